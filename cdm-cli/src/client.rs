@@ -1,10 +1,11 @@
 //! Requests that every command uses: send, check the status, parse the JSON, follow cursors.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::args::Paging;
 use crate::error::{CliError, Problem};
-use crate::printer::More;
 use crate::transport::{Method, Request, Response, Transport};
 
 /// Maximum number of items to request per page.
@@ -19,23 +20,80 @@ pub struct Client<'a> {
     pub key: Option<&'a str>,
 }
 
+/// An object that the server sent.
+#[derive(Clone, Debug)]
+pub struct Received<T> {
+    /// The object as the server sent it, for `-o json` and `-o yaml`. A newer server may send more fields.
+    pub json: Value,
+    /// The typed object, for tables and decisions.
+    pub value: T,
+}
+
+impl<T: DeserializeOwned> Received<T> {
+    /// Parses an object.
+    ///
+    /// # Errors
+    /// When a field is missing or has another type.
+    pub fn parse(json: Value) -> Result<Self, CliError> {
+        match T::deserialize(&json) {
+            Ok(value) => Ok(Self { json, value }),
+            Err(error) => Err(CliError::InvalidResponse(error.to_string())),
+        }
+    }
+}
+
+impl<T: Serialize> Received<T> {
+    /// Returns an object of this command, in place of a response.
+    pub(crate) fn local(value: T) -> Result<Self, CliError> {
+        Ok(Self { json: body(&value)?, value })
+    }
+}
+
+/// Returns the JSON of a request.
+///
+/// # Errors
+/// When the value has no JSON form.
+pub fn body(value: &impl Serialize) -> Result<Value, CliError> {
+    serde_json::to_value(value)
+        .map_err(|error| CliError::Failed(format!("cannot write the request: {error}")))
+}
+
+/// Whether a list has further items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum More {
+    /// There are further items.
+    Remaining,
+    /// The list is complete.
+    None,
+}
+
 /// A successful response.
 #[derive(Clone, Debug)]
 pub struct ApiResponse {
     /// HTTP status; 202 if the work continues after the response.
     pub status: u16,
     /// Parsed body; `null` if the body is empty.
-    pub value: Value,
+    pub json: Value,
+}
+
+impl ApiResponse {
+    /// Returns the object in the body.
+    ///
+    /// # Errors
+    /// When the body has another form.
+    pub fn parse<T: DeserializeOwned>(self) -> Result<Received<T>, CliError> {
+        Received::parse(self.json)
+    }
 }
 
 impl Client<'_> {
-    /// Sends a GET request and returns the parsed body.
+    /// Sends a GET request and returns the object in the body.
     ///
     /// # Errors
-    /// When the server does not respond, or rejects the request.
-    pub async fn get(&self, path: &str) -> Result<Value, CliError> {
+    /// When the server does not respond, rejects the request, or sends another object.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Received<T>, CliError> {
         let request = Request { path: path.to_owned(), ..Request::default() };
-        Ok(json(self.transport.send(request).await?)?.value)
+        json(self.transport.send(request).await?)?.parse()
     }
 
     /// Sends a GET request and returns the body as it is.
@@ -66,20 +124,24 @@ impl Client<'_> {
     ///
     /// # Errors
     /// When the server does not respond, or rejects the request.
-    pub async fn short_list(&self, path: &str, paging: Paging) -> Result<(Vec<Value>, More), CliError> {
-        Ok(truncate(items(self.get(path).await?)?, paging, More::None))
+    pub async fn short_list<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        paging: Paging,
+    ) -> Result<(Vec<Received<T>>, More), CliError> {
+        Ok(truncate(items(self.get::<Value>(path).await?.json)?, paging, More::None))
     }
 
     /// Reads a list, page by page, up to the limit of `paging`.
     ///
     /// # Errors
     /// When the server does not respond, rejects the request, or returns a cursor that leads back to the same page.
-    pub async fn list(
+    pub async fn list<T: DeserializeOwned>(
         &self,
         path: &str,
         filters: &[(&str, Option<&str>)],
         paging: Paging,
-    ) -> Result<(Vec<Value>, More), CliError> {
+    ) -> Result<(Vec<Received<T>>, More), CliError> {
         let mut all = Vec::new();
         let mut cursor: Option<String> = None;
         loop {
@@ -91,7 +153,7 @@ impl Client<'_> {
             query.push(("limit".into(), wanted.to_string()));
             query.extend(cursor.iter().map(|cursor| ("cursor".to_owned(), cursor.clone())));
             let request = Request { path: path.to_owned(), query, ..Request::default() };
-            let page = json(self.transport.send(request).await?)?.value;
+            let page = json(self.transport.send(request).await?)?.json;
             let next = page.get("next").and_then(Value::as_str).map(str::to_owned);
             all.extend(items(page)?);
             let Some(next) = next else { return Ok(truncate(all, paging, More::None)) };
@@ -109,15 +171,15 @@ impl Client<'_> {
 /// Returns the items of a page.
 ///
 /// # Errors
-/// When the value has no array `items`.
-pub(crate) fn items(mut response: Value) -> Result<Vec<Value>, CliError> {
+/// When the value has no array `items`, or an item has another form.
+pub(crate) fn items<T: DeserializeOwned>(mut response: Value) -> Result<Vec<Received<T>>, CliError> {
     match response.get_mut("items").map(Value::take) {
-        Some(Value::Array(items)) => Ok(items),
+        Some(Value::Array(items)) => items.into_iter().map(Received::parse).collect(),
         _ => Err(CliError::InvalidResponse("the list has no `items`".into())),
     }
 }
 
-fn truncate(mut items: Vec<Value>, paging: Paging, more: More) -> (Vec<Value>, More) {
+fn truncate<T>(mut items: Vec<T>, paging: Paging, more: More) -> (Vec<T>, More) {
     let limit = usize::try_from(paging.limit).unwrap_or(usize::MAX);
     if paging.all || items.len() <= limit {
         return (items, more);
@@ -145,10 +207,10 @@ pub(crate) fn require_success(response: Response) -> Result<Response, CliError> 
 
 fn json(response: Response) -> Result<ApiResponse, CliError> {
     let response = require_success(response)?;
-    let value = match response.body.as_slice() {
+    let json = match response.body.as_slice() {
         [] => Value::Null,
         body => serde_json::from_slice(body)
             .map_err(|_| CliError::InvalidResponse("the body is not JSON".into()))?,
     };
-    Ok(ApiResponse { status: response.status, value })
+    Ok(ApiResponse { status: response.status, json })
 }

@@ -3,7 +3,10 @@
 use std::io;
 
 use cdm_core::wiring::EndSignal;
-use serde_json::Value;
+use cdm_http::api::operation::OperationStatus;
+use cdm_http::api::problem::FieldError;
+use cdm_http::api::{Digest, OperationId, RolloutId};
+use serde::Deserialize;
 
 use crate::invocation::Invocation;
 use crate::transport::{Response, TransportError};
@@ -147,8 +150,9 @@ impl Subject {
     }
 }
 
-/// An error response of the API: problem details (RFC 9457).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// An error response: the problem document of the API (RFC 9457), or the response of a proxy, which lacks its fields.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Problem {
     /// HTTP status.
     pub status: u16,
@@ -161,42 +165,28 @@ pub struct Problem {
     /// Id of the request in the server's log.
     pub request_id: Option<String>,
     /// Invalid fields, with a message for each.
-    pub errors: Vec<(String, String)>,
+    pub errors: Vec<FieldError>,
     /// Id of the conflicting operation.
-    pub operation: Option<String>,
+    pub operation: Option<OperationId>,
     /// Status of the conflicting operation, if it does not continue automatically.
-    pub operation_status: Option<String>,
+    pub operation_status: Option<OperationStatus>,
     /// Digest that the service of a rollout runs.
-    pub running: Option<String>,
+    pub running: Option<Digest>,
     /// Id of the conflicting rollout.
-    pub rollout: Option<String>,
+    pub rollout: Option<RolloutId>,
 }
 
 impl Problem {
     /// Parses an error response.
     pub fn of(response: &Response) -> Self {
-        let body: Value = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
-        let text = |key: &str| body.get(key).and_then(Value::as_str).map(str::to_owned);
-        let id = |key: &str| {
-            let named = body.get(key)?;
-            named.as_str().or_else(|| named.get("id")?.as_str()).map(str::to_owned)
-        };
-        let errors = body.get("errors").and_then(Value::as_array).into_iter().flatten().map(|entry| {
-            let part = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-            (part("field"), part("message"))
-        });
-        Self {
-            status: response.status,
-            title: text("title").unwrap_or_default(),
-            detail: text("detail").unwrap_or_default(),
-            code: text("code").unwrap_or_else(|| Self::default_code(response.status).into()),
-            request_id: text("requestId").or_else(|| response.header("x-request-id").map(str::to_owned)),
-            errors: errors.collect(),
-            operation: id("operation"),
-            operation_status: text("operationStatus"),
-            running: text("running"),
-            rollout: id("rollout"),
+        let mut problem: Self = serde_json::from_slice(&response.body).unwrap_or_default();
+        problem.status = response.status;
+        if problem.code.is_empty() {
+            problem.code = Self::default_code(response.status).to_owned();
         }
+        let logged = || response.header("x-request-id").map(str::to_owned);
+        problem.request_id = problem.request_id.or_else(logged);
+        problem
     }
 
     /// Returns the code for a response without one, such as that of a proxy.

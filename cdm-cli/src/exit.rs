@@ -3,7 +3,7 @@
 use cdm_core::wiring::EndSignal;
 
 use crate::error::CliError;
-use crate::wait::Ending;
+use crate::work::Ending;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,14 @@
 //! Hints: what to do next after an error.
 
 use cdm_core::domain::ReasonCode;
-use serde_json::Value;
+use cdm_http::api::operation::{self, OperationStatus};
+use cdm_http::api::rollout::RolloutStatus;
+use cdm_http::api::{OperationId, RolloutId};
 
 use crate::error::{CliError, Problem, Subject};
 use crate::invocation::{Invocation, Sent};
 use crate::transport::{TransportError, TransportErrorKind};
+use crate::work::{State, Work};
 
 /// Returns what to do about an error, if something can be done. Commands are given as they would be typed for this
 /// `invocation`.
@@ -91,11 +94,11 @@ fn for_problem(problem: &Problem, invocation: &Invocation) -> Option<String> {
     let cdm = |words: &str| invocation.command(words);
     let watch =
         problem.operation.as_ref().map(|id| Subject::operation(id.as_str()).watch_command(invocation));
-    let rollout = problem.rollout.as_deref();
+    let rollout = problem.rollout.as_ref().map(RolloutId::as_str);
     let watch_rollout = |id: &str| Subject::rollout(id).watch_command(invocation);
     Some(match problem.code.as_str() {
-        "operation_in_flight" if problem.operation_status.as_deref() == Some("parked") => {
-            let id = problem.operation.as_deref().unwrap_or("ID");
+        "operation_in_flight" if problem.operation_status == Some(OperationStatus::Parked) => {
+            let id = problem.operation.as_ref().map_or("ID", OperationId::as_str);
             let cdm = |verb: &str| cdm(&format!("op {verb} {id}"));
             format!(
                 "the operation is parked; see why: {}; then {}, or {}",
@@ -209,26 +212,46 @@ pub fn clears(code: &str) -> Option<&'static str> {
 }
 
 /// Returns what to do about work that has stopped without success, with the commands for it.
-pub fn for_stopped_work(subject: &Subject, value: &Value, invocation: &Invocation) -> Option<String> {
-    let clears = value.pointer("/reason/code").and_then(Value::as_str).and_then(clears);
+pub fn for_stopped_work(work: &impl Work, invocation: &Invocation) -> Option<String> {
+    let (subject, state) = (work.subject(), work.state());
+    let clears = state.reason().and_then(|reason| match &reason.code {
+        operation::ReasonCode::Known(code) => Some(code.clears()),
+        operation::ReasonCode::Other(_) => None,
+    });
     let (noun, id) = (subject.kind.command(), &subject.id);
     let cdm = |verb: &str| invocation.command(&format!("{noun} {verb} {id}"));
-    let commands = match value.get("status").and_then(Value::as_str)? {
-        "parked" => format!("{}, or {}", cdm("retry"), cdm("cancel")),
-        // A rollout that waits until a user accepts the running digest.
-        "waiting" if noun == "rollout" => {
-            format!("{} --accept-digest DIGEST, or {}", cdm("resume"), cdm("abort"))
-        }
-        "halted" | "paused" => format!("{}, or {}", cdm("resume"), cdm("abort")),
-        "failed" if noun == "op" => format!("{}, or {}", cdm("get"), cdm("retry")),
-        "failed" | "aborted" | "succeeded" if noun == "rollout" => {
-            let members = invocation.command(&format!("op list --rollout {id}"));
-            format!("list its sites: {members}; retry the sites that were not moved: {}", cdm("retry"))
-        }
-        _ => return clears.map(str::to_owned),
+    let commands = match state {
+        State::Operation(operation) => match operation.status {
+            OperationStatus::Parked => Some(format!("{}, or {}", cdm("retry"), cdm("cancel"))),
+            OperationStatus::Failed => Some(format!("{}, or {}", cdm("get"), cdm("retry"))),
+            OperationStatus::Queued
+            | OperationStatus::Running
+            | OperationStatus::Waiting
+            | OperationStatus::Succeeded
+            | OperationStatus::Cancelled
+            | OperationStatus::Other(_) => None,
+        },
+        State::Rollout(rollout) => match rollout.status {
+            // The rollout waits until a user accepts the running digest.
+            RolloutStatus::Waiting => {
+                Some(format!("{} --accept-digest DIGEST, or {}", cdm("resume"), cdm("abort")))
+            }
+            RolloutStatus::Halted | RolloutStatus::Paused => {
+                Some(format!("{}, or {}", cdm("resume"), cdm("abort")))
+            }
+            RolloutStatus::Failed | RolloutStatus::Aborted | RolloutStatus::Succeeded => {
+                let members = invocation.command(&format!("op list --rollout {id}"));
+                Some(format!(
+                    "list its sites: {members}; retry the sites that were not moved: {}",
+                    cdm("retry")
+                ))
+            }
+            RolloutStatus::Running | RolloutStatus::Other(_) => None,
+        },
     };
-    Some(match clears {
-        Some(clears) => format!("{clears}; {commands}"),
-        None => commands,
-    })
+    match (clears, commands) {
+        (Some(clears), Some(commands)) => Some(format!("{clears}; {commands}")),
+        (Some(clears), None) => Some(clears.to_owned()),
+        (None, commands) => commands,
+    }
 }

@@ -21,9 +21,11 @@ mod rate_limit;
 pub mod remote;
 mod rollout_progress;
 pub mod sse;
+mod text;
 pub mod transport;
 mod view;
 pub mod wait;
+pub mod work;
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -36,7 +38,7 @@ pub use args::Cli;
 pub use error::CliError;
 pub use exit::Exit;
 pub use io::Io;
-pub use view::Shape;
+pub use view::{Column, ColumnPriority, NamedService, Row, Shown, headings};
 
 use args::{Command, LocalCommand};
 use client::Client;

@@ -11,11 +11,13 @@ use cdm_core::ports::Clock;
 use serde_json::{Value, json};
 
 use crate::args::Format;
+use crate::client::{More, Received};
 use crate::error::{CliError, Subject};
 use crate::hints;
 use crate::invocation::{Invocation, Target};
 use crate::io::{Paint, Screen};
-use crate::view::{self, Shape};
+use crate::text::clean;
+use crate::view::{self, Row, Shown};
 
 const RED: Style = AnsiColor::Red.on_default().bold();
 const CYAN: Style = AnsiColor::Cyan.on_default().bold();
@@ -62,10 +64,10 @@ impl Printer {
     ///
     /// # Errors
     /// When standard output cannot be written.
-    pub fn value(&mut self, shape: Shape, value: &Value) -> Result<(), CliError> {
+    pub fn value<T: Shown>(&mut self, item: &Received<T>) -> Result<(), CliError> {
         let text = match self.format {
-            Format::Table => view::format_one(shape, value, self.now(), self.width),
-            Format::Json | Format::Yaml => self.serialize(value)?,
+            Format::Table => T::format(item, self.now(), self.width),
+            Format::Json | Format::Yaml => self.serialize(&item.json)?,
         };
         self.text(&text)
     }
@@ -74,14 +76,17 @@ impl Printer {
     ///
     /// # Errors
     /// When standard output cannot be written.
-    pub fn list(&mut self, shape: Shape, items: &[Value], more: More) -> Result<(), CliError> {
+    pub fn list<T: Row>(&mut self, items: &[Received<T>], more: More) -> Result<(), CliError> {
         let text = match self.format {
             Format::Table if items.is_empty() => {
-                self.note(&format!("no {}", shape.plural()));
+                self.note(&format!("no {}", T::PLURAL));
                 return Ok(());
             }
-            Format::Table => view::format_list(shape, items, self.now(), self.width),
-            Format::Json | Format::Yaml => self.serialize(&json!({ "items": items }))?,
+            Format::Table => view::format_list(items, self.now(), self.width),
+            Format::Json | Format::Yaml => {
+                let items: Vec<&Value> = items.iter().map(|item| &item.json).collect();
+                self.serialize(&json!({ "items": items }))?
+            }
         };
         self.text(&text)?;
         if more == More::Remaining {
@@ -94,10 +99,10 @@ impl Printer {
     ///
     /// # Errors
     /// When standard output cannot be written.
-    pub fn started(&mut self, subject: &Subject, value: &Value) -> Result<(), CliError> {
+    pub fn started(&mut self, subject: &Subject, json: &Value) -> Result<(), CliError> {
         let text = match self.format {
             Format::Table => format!("{}\n", clean(&subject.id)),
-            Format::Json | Format::Yaml => self.serialize(value)?,
+            Format::Json | Format::Yaml => self.serialize(json)?,
         };
         self.text(&text)
     }
@@ -182,7 +187,7 @@ impl Printer {
             fields = &problem.errors;
             // The detail repeats the message of the first field: it is printed once, or, with several fields, next to
             // its field.
-            let first = fields.first().is_some_and(|(_, message)| *message == problem.detail);
+            let first = fields.first().is_some_and(|first| first.message == problem.detail);
             match fields {
                 [_] if first => fields = &[],
                 [_, ..] if first => text = format!("{} fields are invalid", fields.len()),
@@ -198,8 +203,8 @@ impl Printer {
             cause = next.source();
         }
         self.message(Some((RED, "error:")), &text);
-        for (field, message) in fields {
-            self.message(None, &format!("  {field}: {message}"));
+        for error in fields {
+            self.message(None, &format!("  {}: {}", error.field, error.message));
         }
         if let Some(hint) = hints::for_error(error, &self.invocation) {
             self.hint(&hint);
@@ -231,24 +236,4 @@ impl Printer {
     fn write_err(&mut self, bytes: &[u8]) {
         drop(self.err.write_all(bytes).and_then(|()| self.err.flush()));
     }
-}
-
-/// Whether a list has further items.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum More {
-    /// There are further items.
-    Remaining,
-    /// The list is complete.
-    None,
-}
-
-/// Replaces control characters, which could move the cursor: text from a server is not trusted.
-pub(crate) fn clean(text: &str) -> String {
-    text.chars()
-        .map(|letter| match letter {
-            '\n' | '\r' | '\t' => ' ',
-            letter if letter.is_control() => '\u{fffd}',
-            letter => letter,
-        })
-        .collect()
 }

@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use cdm_http::api::operation::{Operation, Reason, StepStatus};
+use cdm_http::api::rollout::Rollout;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-use crate::error::{Subject, SubjectKind};
+use crate::error::Subject;
 use crate::io::Screen;
-use crate::printer::{Printer, Verbosity, clean};
-use crate::rollout_progress::{RolloutProgress, failure, list, summary};
-use crate::view::plain;
+use crate::printer::{Printer, Verbosity};
+use crate::rollout_progress::{RolloutProgress, failure, summary};
+use crate::text::clean;
+use crate::work::State;
 
 /// What has been shown of one operation or rollout.
 pub(crate) struct Progress {
-    kind: SubjectKind,
     id: String,
     bar: Option<ProgressBar>,
-    steps: BTreeMap<String, String>,
+    steps: BTreeMap<String, StepStatus>,
     reason: String,
     /// Message of the last step; a reason with the same message is printed without it.
     message: String,
@@ -43,7 +45,6 @@ impl Progress {
             bar
         });
         Self {
-            kind: subject.kind,
             id: clean(&subject.id),
             bar,
             steps: BTreeMap::new(),
@@ -56,76 +57,76 @@ impl Progress {
     }
 
     /// Shows what has changed since the last call.
-    pub(crate) fn show(&mut self, value: &Value, printer: &mut Printer) {
-        match self.kind {
-            SubjectKind::Operation => self.operation(value, printer),
-            SubjectKind::Rollout => self.rollout(value, printer),
+    pub(crate) fn show(&mut self, work: State<'_>, printer: &mut Printer) {
+        match work {
+            State::Operation(operation) => self.operation(operation, printer),
+            State::Rollout(rollout) => self.rollout(rollout, printer),
         }
-        let reason = value.get("reason").filter(|reason| !reason.is_null()).map(reason).unwrap_or_default();
-        let on_screen = self.bar.is_some() && self.kind == SubjectKind::Rollout;
-        if reason != self.reason {
-            if !reason.is_empty() && !on_screen {
-                let repeated =
-                    value.pointer("/reason/message").map(plain).is_some_and(|it| it == self.message);
-                let shown = if repeated { value.pointer("/reason/code").map(plain) } else { None };
-                let shown = shown.as_ref().unwrap_or(&reason);
-                self.print(&format!("{}: {shown}", text(value, "status")), printer);
-            }
-            self.reason = reason;
+        let reason = work.reason().map(reason).unwrap_or_default();
+        if reason == self.reason {
+            return;
         }
+        let on_screen = self.bar.is_some() && matches!(work, State::Rollout(_));
+        if let Some(detail) = work.reason().filter(|_| !on_screen) {
+            let repeated = clean(&detail.message) == self.message;
+            let shown = if repeated { clean(detail.code.as_str()) } else { reason.clone() };
+            self.print(&format!("{}: {shown}", clean(work.status())), printer);
+        }
+        self.reason = reason;
     }
 
-    fn operation(&mut self, value: &Value, printer: &mut Printer) {
-        let steps = list(value, "steps");
+    fn operation(&mut self, operation: &Operation, printer: &mut Printer) {
         let mut done = 0_u64;
         let mut at = String::new();
-        for step in steps {
-            let (name, status) = (text(step, "name"), text(step, "status"));
-            match status.as_str() {
-                "succeeded" | "skipped" => done += 1,
-                "running" | "failed" => at.clone_from(&name),
-                _ => {}
+        for step in &operation.steps {
+            let name = clean(&step.name);
+            if step.status.is_done() {
+                done += 1;
+            } else if step.status.is_current() {
+                at.clone_from(&name);
             }
-            let before = self.steps.insert(name.clone(), status.clone());
-            if before.as_ref() != Some(&status) && status != "pending" {
-                let message = text(step, "message");
+            let before = self.steps.insert(name.clone(), step.status.clone());
+            if before.as_ref() != Some(&step.status) && step.status != StepStatus::Pending {
+                let message = step.message.as_deref().map(clean).unwrap_or_default();
                 let colon = if message.is_empty() { "" } else { ": " };
                 // On a terminal, the bar shows the running step.
-                if self.bar.is_none() || status != "running" {
+                if self.bar.is_none() || step.status != StepStatus::Running {
+                    let status = clean(step.status.as_str());
                     self.print(&format!("step {name} {status}{colon}{message}"), printer);
                     self.message = message;
                 }
             }
         }
-        let message = format!("{} {}: {} {at}", text(value, "kind"), self.id, text(value, "status"));
-        self.draw(done, steps.len() as u64, message.trim_end().to_owned());
+        let (kind, status) = (clean(operation.kind.as_str()), clean(operation.status.as_str()));
+        let message = format!("{kind} {}: {status} {at}", self.id);
+        self.draw(done, operation.steps.len() as u64, message.trim_end().to_owned());
     }
 
-    fn rollout(&mut self, value: &Value, printer: &mut Printer) {
+    fn rollout(&mut self, rollout: &Rollout, printer: &mut Printer) {
         let now = printer.clock.monotonic();
-        self.progress.record(value, now);
+        self.progress.record(rollout, now);
         if let Some(bar) = &self.bar {
             if let Ok(style) = ProgressStyle::with_template("{msg}") {
                 bar.set_style(style);
             }
-            bar.set_message(self.progress.screen(value, now, printer.width.unwrap_or(80)));
+            bar.set_message(self.progress.screen(rollout, now, printer.width.unwrap_or(80)));
             return;
         }
-        let line = summary(value);
+        let line = summary(rollout);
         if line != self.line {
-            self.print(&format!("{line}{}", self.progress.speed(value, now)), printer);
+            self.print(&format!("{line}{}", self.progress.speed(rollout, now)), printer);
         }
         self.line = line;
-        let failures = list(value, "failures");
+        let failures = &rollout.failures;
         for bad in failures.iter().skip(self.failures) {
             self.print(&failure(bad), printer);
         }
         self.failures = self.failures.max(failures.len());
     }
 
-    /// Returns a rollout with its rate and the estimated remaining time.
-    pub(crate) fn line(&self, value: &Value, printer: &Printer) -> Value {
-        self.progress.line(value, printer.clock.monotonic())
+    /// Returns the JSON of a rollout with its rate and the estimated remaining time.
+    pub(crate) fn line(&self, json: &Value, rollout: &Rollout, printer: &Printer) -> Value {
+        self.progress.line(json, rollout, printer.clock.monotonic())
     }
 
     fn draw(&self, done: u64, of: u64, message: String) {
@@ -157,10 +158,6 @@ impl Progress {
     }
 }
 
-fn reason(value: &Value) -> String {
-    format!("{}: {}", text(value, "code"), text(value, "message"))
-}
-
-fn text(value: &Value, key: &str) -> String {
-    value.get(key).map(plain).unwrap_or_default()
+fn reason(reason: &Reason) -> String {
+    format!("{}: {}", clean(reason.code.as_str()), clean(&reason.message))
 }

@@ -6,10 +6,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use cdm_core::domain::MonotonicTime;
+use cdm_http::api::rollout::{Counts, Failure, Rollout, RolloutStatus};
 use serde_json::Value;
 
-use crate::printer::clean;
-use crate::view::{plain, rollout_status};
+use crate::text::clean;
+use crate::view::rollout_status;
 
 /// Period over which the rate is measured.
 const SPAN: Duration = Duration::from_secs(30);
@@ -26,9 +27,10 @@ pub(crate) struct RolloutProgress {
 
 impl RolloutProgress {
     /// Records a sample.
-    pub(crate) fn record(&mut self, value: &Value, now: MonotonicTime) {
-        if self.samples.back().is_none_or(|(_, done)| *done != ended(value)) || self.samples.len() < 2 {
-            self.samples.push_back((now, ended(value)));
+    pub(crate) fn record(&mut self, rollout: &Rollout, now: MonotonicTime) {
+        let ended = ended(&rollout.counts);
+        if self.samples.back().is_none_or(|(_, done)| *done != ended) || self.samples.len() < 2 {
+            self.samples.push_back((now, ended));
         }
         while self.samples.len() > 2 && self.samples.get(1).is_some_and(|(at, _)| now.since(*at) > SPAN) {
             self.samples.pop_front();
@@ -36,144 +38,131 @@ impl RolloutProgress {
     }
 
     /// Returns the rate in sites per second over the last 30 seconds; only while the rollout is running.
-    pub(crate) fn rate(&self, value: &Value, now: MonotonicTime) -> Option<f64> {
+    pub(crate) fn rate(&self, rollout: &Rollout, now: MonotonicTime) -> Option<f64> {
         let (first, before) = *self.samples.front()?;
         let took = now.since(first).as_secs_f64();
-        let done = ended(value).saturating_sub(before);
-        let runs = text(value, "status") == "running";
+        let done = ended(&rollout.counts).saturating_sub(before);
+        let runs = rollout.status == RolloutStatus::Running;
         (runs && took >= 1.0 && done > 0).then(|| done as f64 / took)
     }
 
     /// Returns the estimated remaining time at that rate.
-    pub(crate) fn remaining(&self, value: &Value, now: MonotonicTime) -> Option<Duration> {
-        let open = count(value, "total").saturating_sub(ended(value));
-        let remaining = open as f64 / self.rate(value, now)?;
+    pub(crate) fn remaining(&self, rollout: &Rollout, now: MonotonicTime) -> Option<Duration> {
+        let open = u64::from(rollout.counts.total).saturating_sub(ended(&rollout.counts));
+        let remaining = open as f64 / self.rate(rollout, now)?;
         Some(Duration::from_secs_f64(remaining.min(1e9)))
     }
 
     /// Returns the whole display, with lines of at most `width` characters.
-    pub(crate) fn screen(&self, value: &Value, now: MonotonicTime, width: usize) -> String {
-        let what =
-            if value.get("promote").and_then(Value::as_bool) == Some(true) { "promote" } else { "upgrade" };
+    pub(crate) fn screen(&self, rollout: &Rollout, now: MonotonicTime, width: usize) -> String {
+        let what = if rollout.promote { "promote" } else { "upgrade" };
         let mut lines = vec![format!(
             "{}  {what} to {}  {}{}",
-            text(value, "id"),
-            text(value, "service"),
-            rollout_status(value),
-            self.speed(value, now)
+            clean(rollout.id.as_str()),
+            clean(rollout.service.as_str()),
+            rollout_status(rollout),
+            self.speed(rollout, now)
         )];
-        let waves = list(value, "waves");
-        let all = (waves.len() > 1).then_some(value);
-        let name = |of: &Value| of.get("name").map_or_else(|| "all".to_owned(), plain);
-        let widest = waves.iter().map(|wave| name(wave).len()).max().unwrap_or(0).max(3);
-        for wave in waves.iter().chain(all) {
-            lines.push(format!("  {:widest$} [{}] {}", name(wave), bar(wave), counts(wave)));
+        let mut waves: Vec<_> = rollout.waves.iter().map(|wave| (clean(&wave.name), wave.counts)).collect();
+        let widest = waves.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max(3);
+        if waves.len() > 1 {
+            waves.push(("all".to_owned(), rollout.counts));
         }
-        lines.extend(reason(value));
-        lines.extend(failures(value));
+        for (name, wave) in &waves {
+            lines.push(format!("  {name:widest$} [{}] {}", bar(wave), counts(wave)));
+        }
+        lines.extend(reason(rollout));
+        lines.extend(failures(rollout));
         let cut = |line: &String| line.chars().take(width.max(20)).collect::<String>();
         lines.iter().map(cut).collect::<Vec<_>>().join("\n")
     }
 
     /// Returns the rate and the remaining time as text, as far as they are known.
-    pub(crate) fn speed(&self, value: &Value, now: MonotonicTime) -> String {
-        let rate = self.rate(value, now).map_or_else(String::new, |rate| format!("  {rate:.1} sites/s"));
+    pub(crate) fn speed(&self, rollout: &Rollout, now: MonotonicTime) -> String {
+        let rate = self.rate(rollout, now).map_or_else(String::new, |rate| format!("  {rate:.1} sites/s"));
         let remaining = self
-            .remaining(value, now)
+            .remaining(rollout, now)
             .map_or_else(String::new, |remaining| format!(", about {} left", span(remaining)));
         rate + &remaining
     }
 
-    /// Returns the rollout with `rate` and `secondsLeft`, for a line of JSON.
-    pub(crate) fn line(&self, value: &Value, now: MonotonicTime) -> Value {
-        let mut line = value.clone();
-        line["rate"] = self.rate(value, now).map(|rate| (rate * 10.0).round() / 10.0).into();
-        line["secondsLeft"] = self.remaining(value, now).map(|remaining| remaining.as_secs()).into();
+    /// Returns the JSON of a rollout with `rate` and `secondsLeft`, for a line of output.
+    pub(crate) fn line(&self, json: &Value, rollout: &Rollout, now: MonotonicTime) -> Value {
+        let mut line = json.clone();
+        line["rate"] = self.rate(rollout, now).map(|rate| (rate * 10.0).round() / 10.0).into();
+        line["secondsLeft"] = self.remaining(rollout, now).map(|remaining| remaining.as_secs()).into();
         line
     }
 }
 
 /// Returns the progress of a rollout on one line: the current wave, or the one that halted the rollout, and the
 /// total.
-pub(crate) fn summary(value: &Value) -> String {
-    let waves = list(value, "waves");
-    let open = |wave: &Value| count(wave, "pending") + count(wave, "running") > 0;
+pub(crate) fn summary(rollout: &Rollout) -> String {
+    let waves = &rollout.waves;
     // A halt concerns the wave that exceeded its budget, even if all of its sites have an outcome.
-    let at = match text(value, "status").as_str() {
-        "halted" => waves.iter().rposition(|wave| ended(wave) > 0).unwrap_or(0),
-        _ => waves.iter().position(open).unwrap_or(waves.len().saturating_sub(1)),
+    let at = if rollout.status == RolloutStatus::Halted {
+        waves.iter().rposition(|wave| ended(&wave.counts) > 0).unwrap_or(0)
+    } else {
+        let open = waves.iter().position(|wave| wave.counts.pending + wave.counts.running > 0);
+        open.unwrap_or(waves.len().saturating_sub(1))
     };
-    let succeeded =
-        |of: &Value| format!("{} of {} succeeded{}", count(of, "succeeded"), count(of, "total"), others(of));
-    let mut line = format!("{}: {}", text(value, "id"), rollout_status(value));
+    let succeeded = |of: &Counts| format!("{} of {} succeeded{}", of.succeeded, of.total, others(of));
+    let mut line = format!("{}: {}", clean(rollout.id.as_str()), rollout_status(rollout));
     if let Some(wave) = waves.get(at) {
-        line += &format!(", wave {}/{}: {}", at + 1, waves.len(), succeeded(wave));
+        line += &format!(", wave {}/{}: {}", at + 1, waves.len(), succeeded(&wave.counts));
     }
     if waves.len() > 1 {
-        line += &format!("; all: {}", succeeded(value));
+        line += &format!("; all: {}", succeeded(&rollout.counts));
     }
     line
 }
 
 /// Returns one line for each of the first sites that failed or were skipped.
-fn failures(value: &Value) -> Vec<String> {
-    let sites = list(value, "failures");
-    let mut lines: Vec<_> = sites.iter().take(NAMED).map(failure).collect();
-    let bad = count(value, "failed") + count(value, "parked") + count(value, "skipped");
+fn failures(rollout: &Rollout) -> Vec<String> {
+    let mut lines: Vec<_> = rollout.failures.iter().take(NAMED).map(failure).collect();
+    let bad = u64::from(rollout.counts.failed + rollout.counts.parked + rollout.counts.skipped);
     let named = lines.len() as u64;
     if named > 0 && bad > named {
-        lines.push(format!("  … and {} more: cdm op list --rollout {}", bad - named, text(value, "id")));
+        let id = clean(rollout.id.as_str());
+        lines.push(format!("  … and {} more: cdm op list --rollout {id}", bad - named));
     }
     lines
 }
 
 /// Returns a line for a site that failed, with the reason.
-pub(crate) fn failure(failure: &Value) -> String {
-    let message = text(failure, "message");
+pub(crate) fn failure(failure: &Failure) -> String {
+    let message = failure.message.as_deref().map(clean).unwrap_or_default();
     let colon = if message.is_empty() { "" } else { ": " };
-    format!("  {} {}{colon}{message}", text(failure, "site"), text(failure, "outcome"))
+    format!("  {} {}{colon}{message}", clean(failure.site.as_str()), clean(failure.outcome.as_str()))
 }
 
-fn reason(value: &Value) -> Option<String> {
-    let reason = value.get("reason").filter(|reason| !reason.is_null())?;
-    let until = reason.get("until").filter(|until| !until.is_null());
-    let until = until.map_or_else(String::new, |until| format!(" (until {})", plain(until)));
-    Some(format!("  {}: {}{until}", text(reason, "code"), text(reason, "message")))
+fn reason(rollout: &Rollout) -> Option<String> {
+    let reason = rollout.reason.as_ref()?;
+    let until = reason.until.map_or_else(String::new, |until| format!(" (until {until})"));
+    Some(format!("  {}: {}{until}", clean(reason.code.as_str()), clean(&reason.message)))
 }
 
-fn bar(of: &Value) -> String {
-    let total = count(of, "total").max(1);
+fn bar(of: &Counts) -> String {
+    let total = u64::from(of.total.max(1));
     let part = |done: u64| usize::try_from(done * BAR as u64 / total).unwrap_or(BAR).min(BAR);
-    let (done, begun) = (part(ended(of)), part(ended(of) + count(of, "running")));
+    let (done, begun) = (part(ended(of)), part(ended(of) + u64::from(of.running)));
     format!("{}{}{}", "=".repeat(done), "-".repeat(begun - done), " ".repeat(BAR - begun))
 }
 
-fn counts(of: &Value) -> String {
-    format!("{}/{}{}", count(of, "succeeded"), count(of, "total"), others(of))
+fn counts(of: &Counts) -> String {
+    format!("{}/{}{}", of.succeeded, of.total, others(of))
 }
 
 /// Returns the counts other than `succeeded` that are not zero.
-fn others(of: &Value) -> String {
-    let counts = ["failed", "parked", "skipped", "running"].map(|key| (key, count(of, key)));
+fn others(of: &Counts) -> String {
+    let counts =
+        [("failed", of.failed), ("parked", of.parked), ("skipped", of.skipped), ("running", of.running)];
     counts.iter().filter(|(_, count)| *count > 0).map(|(key, count)| format!(", {count} {key}")).collect()
 }
 
-/// Returns the array under a key, or an empty one.
-pub(crate) fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
-    value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
 /// Number of sites with an outcome.
-fn ended(of: &Value) -> u64 {
-    ["succeeded", "failed", "skipped", "parked"].map(|key| count(of, key)).iter().sum()
-}
-
-fn count(of: &Value, key: &str) -> u64 {
-    of.get(key).and_then(Value::as_u64).unwrap_or(0)
-}
-
-fn text(value: &Value, key: &str) -> String {
-    clean(&value.get(key).map(plain).unwrap_or_default())
+fn ended(of: &Counts) -> u64 {
+    u64::from(of.succeeded) + u64::from(of.failed) + u64::from(of.skipped) + u64::from(of.parked)
 }
 
 /// Formats a duration with one unit.
@@ -187,34 +176,40 @@ fn span(span: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use cdm_http::api::Time;
+    use cdm_http::api::operation::{Reason, ReasonCode};
+    use cdm_http::api::rollout::{SiteOutcome, Wave};
     use serde_json::json;
 
     use super::*;
 
-    fn wave(name: &str, total: u64, succeeded: u64, failed: u64, running: u64) -> Value {
+    fn counts(total: u32, succeeded: u32, failed: u32, running: u32) -> Counts {
         let pending = total - succeeded - failed - running;
-        json!({ "name": name, "total": total, "succeeded": succeeded, "failed": failed, "running": running,
-            "pending": pending, "skipped": 0, "parked": 0 })
+        Counts { total, succeeded, failed, running, pending, skipped: 0, parked: 0 }
     }
 
-    fn rollout(succeeded: u64, failed: u64) -> Value {
-        let mut value = wave("", 400, 40 + succeeded, failed, 64);
-        value.as_object_mut().expect("an object").remove("name");
-        value["id"] = "rollout-12".into();
-        value["service"] = "green".into();
-        value["promote"] = true.into();
-        value["status"] = "running".into();
-        value["waves"] = json!([
-            wave("1", 1, 1, 0, 0),
-            wave("10%", 39, 39, 0, 0),
-            wave("100%", 360, succeeded, failed, 64),
-        ]);
-        let why = "`/up` answers 500 instead of 200";
-        value["failures"] = (0..failed.min(20))
-            .map(|n| json!({ "site": format!("s{n}"), "outcome": "returned", "message": why }))
-            .collect();
-        value["reason"] = Value::Null;
-        value
+    fn wave(name: &str, total: u32, succeeded: u32, failed: u32, running: u32) -> Wave {
+        Wave { name: name.to_owned(), counts: counts(total, succeeded, failed, running) }
+    }
+
+    fn rollout(succeeded: u32, failed: u32) -> Rollout {
+        let sent = json!({
+            "id": "rollout-12", "kind": "promote", "promote": true, "service": "green", "scope": "inactive",
+            "status": "running", "partial": false, "waves": [], "total": 0, "succeeded": 0, "failed": 0, "running": 0,
+            "pending": 0, "skipped": 0, "parked": 0, "failures": [], "maxConcurrent": 64, "failureBudget": "0",
+            "autoRollback": false, "bake": 0, "requestedBy": "ci", "createdAt": "2030-01-01T00:00:00.000Z"
+        });
+        let mut rollout: Rollout = serde_json::from_value(sent).expect("a rollout");
+        rollout.counts = counts(400, 40 + succeeded, failed, 64);
+        rollout.waves =
+            vec![wave("1", 1, 1, 0, 0), wave("10%", 39, 39, 0, 0), wave("100%", 360, succeeded, failed, 64)];
+        let failure = |number: u32| Failure {
+            site: format!("s{number}").into(),
+            outcome: SiteOutcome::Returned,
+            message: Some("`/up` answers 500 instead of 200".to_owned()),
+        };
+        rollout.failures = (0..failed.min(20)).map(failure).collect();
+        rollout
     }
 
     fn at(seconds: u64) -> MonotonicTime {
@@ -250,27 +245,33 @@ rollout-12  promote to green  running  10.0 sites/s, about 24 s left
         let mut progress = RolloutProgress::default();
         progress.record(&rollout(0, 0), at(0));
         let mut resting = rollout(50, 0);
-        resting["status"] = "waiting".into();
-        resting["reason"] = json!({ "code": "baking", "message": "the wave `100%` begins later",
-            "until": "2030-01-01T00:10:00.000Z" });
+        resting.status = RolloutStatus::Waiting;
+        let time = |text| Time::parse(text).expect("a time");
+        resting.reason = Some(Reason {
+            code: ReasonCode::from("baking"),
+            message: "the wave `100%` begins later".to_owned(),
+            since: time("2030-01-01T00:00:00.000Z"),
+            until: Some(time("2030-01-01T00:10:00.000Z")),
+            clears: "nothing to do".to_owned(),
+        });
         progress.record(&resting, at(10));
         assert_eq!(progress.rate(&resting, at(10)), None);
         let screen = progress.screen(&resting, at(10), 100);
         let line = "\n  baking: the wave `100%` begins later (until 2030-01-01T00:10:00.000Z)";
         assert!(screen.contains(line), "{screen}");
-        assert_eq!(progress.line(&resting, at(10))["secondsLeft"], Value::Null);
+        assert_eq!(progress.line(&json!({}), &resting, at(10))["secondsLeft"], Value::Null);
     }
 
     #[test]
     fn a_halt_names_the_wave_over_its_budget_and_a_partial_success_is_named() {
         let mut halted = rollout(0, 0);
-        halted["status"] = "halted".into();
-        halted["waves"] = json!([wave("1", 1, 0, 1, 0), wave("100%", 399, 0, 0, 0)]);
+        halted.status = RolloutStatus::Halted;
+        halted.waves = vec![wave("1", 1, 0, 1, 0), wave("100%", 399, 0, 0, 0)];
         assert!(
             summary(&halted).starts_with("rollout-12: halted, wave 1/2: 0 of 1 succeeded, 1 failed; all: ")
         );
-        halted["status"] = "succeeded".into();
-        halted["partial"] = true.into();
+        halted.status = RolloutStatus::Succeeded;
+        halted.partial = true;
         assert!(summary(&halted).starts_with("rollout-12: partly succeeded, "), "{}", summary(&halted));
     }
 

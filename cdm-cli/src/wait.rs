@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use cdm_core::domain::MonotonicTime;
 use cdm_core::ports::Clock;
+use cdm_http::api::event::FrameKind;
 use futures_util::future::{Either, select};
 use futures_util::{FutureExt, StreamExt};
-use serde_json::Value;
 
-use crate::client::Client;
-use crate::error::{CliError, Subject, SubjectKind};
+use crate::client::{Client, Received};
+use crate::error::{CliError, Subject};
 use crate::exit::Exit;
 use crate::io::Interrupt;
 use crate::printer::Printer;
 use crate::progress::Progress;
 use crate::transport::{Event, EventStream, Events};
+use crate::work::{Goal, State, Work};
 
 /// Minimum time between two polls, however many events arrive.
 const MIN_POLL: Duration = Duration::from_millis(200);
@@ -25,26 +26,6 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// `LAST_PAUSE`.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
-
-/// Which outcome counts as success.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Goal {
-    /// The work succeeds.
-    Success,
-    /// The work ends, as a cancel or an abort requested.
-    End,
-}
-
-/// How work ended or stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// The goal was reached.
-    Done,
-    /// Failed, canceled or parked.
-    Failed,
-    /// Some sites were moved, others were not.
-    Partly,
-}
 
 /// Settings of a wait.
 #[derive(Debug)]
@@ -77,13 +58,13 @@ impl Wait<'_> {
     /// # Errors
     /// When the timeout expires, a signal arrives, the server rejects a request, or the server did not respond until
     /// the timeout. The work continues in each case.
-    pub async fn until_settled(
+    pub async fn until_settled<W: Work>(
         &self,
         subject: &Subject,
-        first: Value,
+        first: Received<W>,
         goal: Goal,
         printer: &mut Printer,
-    ) -> Result<Value, CliError> {
+    ) -> Result<Received<W>, CliError> {
         let deadline = self.clock.monotonic().after(self.timeout);
         let mut progress = Progress::new(subject, printer);
         let outage = Mutex::new(None);
@@ -108,32 +89,32 @@ impl Wait<'_> {
         ended
     }
 
-    async fn follow(
+    async fn follow<W: Work>(
         &self,
         subject: &Subject,
-        first: Value,
+        first: Received<W>,
         goal: Goal,
         outage: &Mutex<Option<CliError>>,
         progress: &mut Progress,
         printer: &mut Printer,
-    ) -> Result<Value, CliError> {
+    ) -> Result<Received<W>, CliError> {
         let outage = |error| *outage.lock().unwrap_or_else(PoisonError::into_inner) = error;
         let mut stream = Stream::new(subject);
-        let mut value = first;
+        let mut work = first;
         let mut failures = 0_u32;
-        progress.show(&value, printer);
-        self.emit_state(subject, &value, progress, printer)?;
-        while !is_settled(subject.kind, &value, goal) {
+        progress.show(work.value.state(), printer);
+        self.emit_state(&work, progress, printer)?;
+        while !work.value.state().is_settled(goal) {
             stream.wait_for_poll(self).await;
             let polled_at = self.clock.monotonic();
             match self.client.get(&subject.path()).await {
                 Ok(now) => {
-                    let changed = value != now;
-                    (value, failures) = (now, 0);
+                    let changed = work.json != now.json;
+                    (work, failures) = (now, 0);
                     outage(None);
-                    progress.show(&value, printer);
+                    progress.show(work.value.state(), printer);
                     if changed {
-                        self.emit_state(subject, &value, progress, printer)?;
+                        self.emit_state(&work, progress, printer)?;
                     }
                 }
                 // A server that restarts is retried until the timeout.
@@ -146,20 +127,21 @@ impl Wait<'_> {
             }
             stream.polled_at = Some(polled_at);
         }
-        Ok(value)
+        Ok(work)
     }
 
     /// Writes the current state to standard output, if the mode is `OnChange`.
-    fn emit_state(
+    fn emit_state<W: Work>(
         &self,
-        subject: &Subject,
-        value: &Value,
+        work: &Received<W>,
         progress: &Progress,
         printer: &mut Printer,
     ) -> Result<(), CliError> {
-        match (self.emit, subject.kind) {
-            (EmitMode::OnChange, SubjectKind::Rollout) => printer.event(&progress.line(value, printer)),
-            (EmitMode::OnChange, SubjectKind::Operation) => printer.event(value),
+        match (self.emit, work.value.state()) {
+            (EmitMode::OnChange, State::Rollout(rollout)) => {
+                printer.event(&progress.line(&work.json, rollout, printer))
+            }
+            (EmitMode::OnChange, State::Operation(_)) => printer.event(&work.json),
             (EmitMode::AtEnd, _) => Ok(()),
         }
     }
@@ -239,7 +221,7 @@ impl Stream {
             Some(Ok(event)) => {
                 self.failures = 0;
                 self.last_id = event.id.or_else(|| self.last_id.take());
-                if event.event == "end" {
+                if event.event == FrameKind::End.as_str() {
                     self.events = Source::Poll;
                 }
             }
@@ -261,47 +243,4 @@ impl Stream {
             Ok(EventStream::Rejected(_)) | Err(_) => Source::Disconnected,
         };
     }
-}
-
-/// Returns whether the work makes no further progress without a request.
-pub fn is_settled(kind: SubjectKind, value: &Value, goal: Goal) -> bool {
-    let status = status(value);
-    match (kind, goal) {
-        (SubjectKind::Operation, Goal::Success) => {
-            matches!(status, "succeeded" | "failed" | "parked" | "cancelled")
-        }
-        // A parked operation that is being canceled may stay `parked` for a moment.
-        (SubjectKind::Operation, Goal::End) => matches!(status, "succeeded" | "failed" | "cancelled"),
-        (SubjectKind::Rollout, Goal::Success) => {
-            let changed = status == "waiting"
-                && value.pointer("/reason/code").and_then(Value::as_str) == Some("digest_changed");
-            changed || matches!(status, "succeeded" | "failed" | "halted" | "paused" | "aborted")
-        }
-        (SubjectKind::Rollout, Goal::End) => matches!(status, "succeeded" | "failed" | "aborted"),
-    }
-}
-
-/// Returns how work ended for which [`is_settled`] returns true.
-pub fn ending(kind: SubjectKind, value: &Value, goal: Goal) -> Ending {
-    let count = |key: &str| value.get(key).and_then(Value::as_u64).unwrap_or(0);
-    match (kind, goal, status(value)) {
-        (SubjectKind::Operation, Goal::Success, "succeeded")
-        | (SubjectKind::Operation, Goal::End, "cancelled")
-        | (SubjectKind::Rollout, Goal::End, "aborted") => Ending::Done,
-        (SubjectKind::Operation, _, _) => Ending::Failed,
-        (SubjectKind::Rollout, _, "succeeded") => {
-            match count("failed") + count("parked") + count("skipped") {
-                0 => Ending::Done,
-                _ => Ending::Partly,
-            }
-        }
-        (SubjectKind::Rollout, _, _) => match count("succeeded") {
-            0 => Ending::Failed,
-            _ => Ending::Partly,
-        },
-    }
-}
-
-fn status(value: &Value) -> &str {
-    value.get("status").and_then(Value::as_str).unwrap_or_default()
 }

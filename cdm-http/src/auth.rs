@@ -1,4 +1,5 @@
-//! Authentication: identifies the caller of a request. [`crate::permissions`] and the manager check the permissions.
+//! Authentication identifies the caller of a request, and authorization checks the role of the route. The manager checks
+//! the permissions too.
 
 use std::net::IpAddr;
 
@@ -16,8 +17,8 @@ use secrecy::SecretString;
 use crate::app::{AppState, SharedState};
 use crate::client::Client;
 use crate::error::ApiError;
-use crate::middleware::{AccessLog, RequestId};
-use crate::permissions;
+use crate::permissions::{ROUTES, Route, matches_path, printable};
+use crate::request_id::{AccessLog, RequestId};
 
 /// The authenticated caller of a request.
 #[derive(Clone, Debug)]
@@ -114,8 +115,38 @@ async fn identify_caller(server: &AppState, head: RequestHead<'_>) -> Result<Cal
     AccessLog::set_actor(head.extensions, &actor);
     server.limits.failure(client.address).map_err(ApiError::too_many)?;
     let rejected = manager_request(head.extensions, actor, Role::Viewer);
-    permissions::record_unauthorized(server, &rejected, head).await;
+    record_unauthorized(server, &rejected, head).await;
     Err(ApiError::unauthorized())
+}
+
+/// Records in the audit log a request without a token or with an invalid token.
+async fn record_unauthorized(server: &AppState, request: &manager::Request, head: RequestHead<'_>) {
+    let Some(route) = Route::of(head.method.as_str(), head.path) else { return };
+    let Some(action) = route.action else { return };
+    server.app.manager.refused(request, action, &printable(route.target(head.path)), "unauthorized").await;
+}
+
+/// Rejects requests whose caller (in this process, with a token or with a session) does not have the role of the route.
+pub(crate) async fn authorize(State(server): State<SharedState>, request: Request, next: Next) -> Response {
+    match check_permission(&server, RequestHead::of(&request)).await {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn check_permission(server: &AppState, head: RequestHead<'_>) -> Result<(), ApiError> {
+    // The router rejects a method that a route does not support.
+    let Some(route) = Route::of(head.method.as_str(), head.path) else {
+        if ROUTES.iter().any(|route| matches_path(route.path, head.path)) {
+            return Ok(());
+        }
+        tracing::error!(path = head.path, "a route is not in the table of routes");
+        return Err(ApiError::internal());
+    };
+    let Some(action) = route.action else { return Ok(()) };
+    let request = caller_request(head.extensions)?;
+    let target = printable(route.target(head.path));
+    Ok(server.app.manager.authorize(&request, action, &target).await?)
 }
 
 /// Returns the token of an `Authorization: Bearer …` header.

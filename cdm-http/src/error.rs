@@ -4,62 +4,14 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use cdm_core::domain::Status;
 use cdm_core::manager::ManagerError;
-use serde::Serialize;
-use utoipa::ToSchema;
+
+use crate::api::operation::OperationStatus;
+use crate::api::problem::{FieldError, Problem};
+use crate::api::{Digest, InvalidFields, OperationId, RolloutId};
 
 /// The media type of error responses.
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
-
-/// An error response of the API (RFC 9457).
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Problem {
-    /// `/errors/` followed by the code.
-    #[serde(rename = "type")]
-    #[schema(pattern = "^/errors/[a-z_]+$")]
-    pub kind: String,
-    /// The reason phrase of the HTTP status.
-    pub title: String,
-    /// The HTTP status code of the response.
-    #[schema(minimum = 400, maximum = 599)]
-    pub status: u16,
-    /// What happened, for people. The text may change.
-    pub detail: String,
-    /// A stable code, for programs.
-    #[schema(pattern = "^[a-z_]+$")]
-    pub code: String,
-    /// The id of the request, which the audit log and the server log contain too.
-    pub request_id: String,
-    /// The invalid fields and their errors; empty if no single field is at fault.
-    pub errors: Vec<FieldError>,
-    /// The operation that conflicts with the request.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub operation: Option<String>,
-    /// The status of that operation if it is `parked`, since it then needs a retry or a cancel.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub operation_status: Option<String>,
-    /// The rollout that conflicts with the request.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub rollout: Option<String>,
-    /// The digest that the rollout's service runs, if it is not the digest of the rollout.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub running: Option<String>,
-}
-
-/// The error of one field.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct FieldError {
-    /// The path of the field, such as `scope.sites`; or the name of a parameter or header.
-    pub field: String,
-    /// The rule that the value breaks.
-    pub message: String,
-}
 
 /// An error response without its body; [`crate::middleware`] adds the request id and writes the body.
 #[derive(Clone, Debug)]
@@ -98,14 +50,6 @@ impl ApiError {
     /// Returns a 422 for one invalid field.
     pub(crate) fn field(field: &str, message: impl Into<String>) -> Self {
         Self::fields(vec![FieldError { field: field.to_owned(), message: message.into() }])
-    }
-
-    /// Returns a 422 for one invalid field, with a specific code.
-    pub(crate) fn coded(code: &str, field: &str, message: impl Into<String>) -> Self {
-        let mut error = Self::field(field, message);
-        error.problem.kind = format!("/errors/{code}");
-        code.clone_into(&mut error.problem.code);
-        error
     }
 
     pub(crate) fn malformed(detail: impl Into<String>) -> Self {
@@ -171,6 +115,15 @@ impl ApiError {
     }
 }
 
+impl From<InvalidFields> for ApiError {
+    fn from(invalid: InvalidFields) -> Self {
+        let mut error = Self::fields(invalid.errors);
+        error.problem.kind = format!("/errors/{}", invalid.code);
+        invalid.code.clone_into(&mut error.problem.code);
+        error
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
@@ -221,20 +174,20 @@ impl From<ManagerError> for ApiError {
     fn from(cause: ManagerError) -> Self {
         let mut error = Self::new(status(&cause), cause.code(), cause.to_string());
         match &cause {
-            ManagerError::OperationInFlight(id) => error.problem.operation = Some(id.to_string()),
+            ManagerError::OperationInFlight(id) => error.problem.operation = Some(OperationId::from(id)),
             ManagerError::OperationParked(id) => {
-                error.problem.operation = Some(id.to_string());
-                error.problem.operation_status = Some(Status::Parked.to_string());
+                error.problem.operation = Some(OperationId::from(id));
+                error.problem.operation_status = Some(OperationStatus::Parked);
             }
             ManagerError::DigestChanged { running, .. } => {
-                error.problem.running = running.map(|digest| digest.to_string());
+                error.problem.running = running.as_ref().map(Digest::from);
                 error.set_field("acceptDigest");
             }
             ManagerError::BadDigest { .. } => error.set_field("force"),
             ManagerError::UnknownSites(_) => error.set_field("scope.sites"),
             ManagerError::EmptyPlan => error.set_field("scope"),
             ManagerError::RolloutInFlight(number) => {
-                error.problem.rollout = Some(crate::api::rollout::id(*number));
+                error.problem.rollout = Some(RolloutId::from_number(*number));
             }
             ManagerError::SiteExists(_) => error.set_field("id"),
             ManagerError::HostnameTaken { .. } => error.set_field("hostnames"),

@@ -13,8 +13,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use utoipa::IntoParams;
 
+use crate::api::{FreezeId, RolloutId, WebhookId};
 use crate::app::SharedState;
-use crate::error::{ApiError, FieldError};
+use crate::error::ApiError;
 
 /// Extracts a JSON body; an empty body counts as an empty object.
 #[derive(Debug)]
@@ -190,32 +191,6 @@ fn parse_wait(text: &str) -> Result<Duration, ApiError> {
     millis.map(Duration::from_millis).ok_or_else(|| ApiError::field("wait", rule))
 }
 
-/// Collects the errors of several fields, so that one response reports all of them.
-#[derive(Debug, Default)]
-pub(crate) struct Fields(Vec<FieldError>);
-
-impl Fields {
-    /// Returns the parsed value, or records the error of the field.
-    pub(crate) fn parse<T>(&mut self, field: &str, parsed: Result<T, NameError>) -> Option<T> {
-        parsed.map_err(|broken| self.reject(field, broken.rule())).ok()
-    }
-
-    pub(crate) fn reject(&mut self, field: &str, message: &str) {
-        self.0.push(FieldError { field: field.to_owned(), message: message.to_owned() });
-    }
-
-    /// Returns the parsed value if no field was rejected.
-    ///
-    /// # Errors
-    /// A 422 with all recorded errors.
-    pub(crate) fn finish<T>(self, parsed: Option<T>) -> Result<T, ApiError> {
-        match parsed {
-            Some(parsed) if self.0.is_empty() => Ok(parsed),
-            _ => Err(ApiError::fields(self.0)),
-        }
-    }
-}
-
 /// Converts the result of parsing one field.
 pub(crate) fn parse_field<T>(field: &str, parsed: Result<T, NameError>) -> Result<T, ApiError> {
     parsed.map_err(|broken| ApiError::field(field, broken.rule()))
@@ -243,6 +218,31 @@ impl PathSegment for OperationId {
     fn from_segment(text: &str) -> Result<Self, ApiError> {
         Self::parse(text).ok_or_else(|| ApiError::not_found("the operation"))
     }
+}
+
+/// The number in the id of a rollout, freeze or webhook in a path.
+#[derive(Debug)]
+pub(crate) struct Numbered<T> {
+    pub(crate) id: T,
+    pub(crate) number: u64,
+}
+
+macro_rules! numbered_segments {
+    ($($id:ty: $name:literal;)+) => {$(
+        impl PathSegment for Numbered<$id> {
+            fn from_segment(text: &str) -> Result<Self, ApiError> {
+                let id = <$id>::from(text);
+                let number = id.number().ok_or_else(|| ApiError::not_found($name))?;
+                Ok(Self { id, number })
+            }
+        }
+    )+};
+}
+
+numbered_segments! {
+    RolloutId: "the rollout";
+    FreezeId: "the freeze";
+    WebhookId: "the webhook";
 }
 
 /// Extracts the only parameter of the route's path.

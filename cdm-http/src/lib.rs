@@ -14,19 +14,23 @@ mod limits;
 pub mod log;
 mod metrics;
 mod middleware;
+#[cfg(feature = "oidc")]
+mod oidc_metadata;
 mod openapi;
 mod password;
 mod permissions;
+mod request_id;
 mod root;
 mod router;
 mod routes;
 mod second_factor;
 mod serve;
+mod settings;
 mod stream;
 mod stream_permits;
 
-pub use app::{App, Backend, Health, HttpSettings, SetupLink};
-pub use error::{FieldError, Problem};
+pub use api::problem::{FieldError, Problem};
 pub use permissions::{ROUTES, Route};
 pub use router::{local_router, router};
 pub use serve::{ConnectionLimits, Tls, TlsError, serve};
+pub use settings::{App, Backend, Health, HttpSettings, SetupLink};

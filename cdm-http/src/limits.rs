@@ -15,7 +15,7 @@ use governor::nanos::Nanos;
 use governor::state::keyed::DefaultKeyedStateStore;
 use governor::{Quota, RateLimiter};
 
-use crate::app::HttpSettings;
+use crate::settings::HttpSettings;
 
 /// The number of consecutive attempts for a user name, a device or a session.
 const ATTEMPTS: u64 = 10;

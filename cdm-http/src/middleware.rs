@@ -1,69 +1,23 @@
 //! Middleware of every request: request id, access log, metrics, timeout, and the body of error responses.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{Extensions, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use cdm_core::domain::Actor;
 use futures_util::future::{Either, select};
 
 use crate::app::SharedState;
 use crate::client::Client;
 use crate::console;
 use crate::error::{ApiError, PROBLEM_JSON};
+use crate::request_id::{AccessLog, RequestId};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// One year, as OWASP ASVS 5.0, 3.4.1 requires.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000; includeSubDomains");
 /// The maximum length of a request id, in characters.
 const MAX_ID_LENGTH: usize = 128;
-
-/// The id of a request: the `X-Request-Id` of the caller if it is valid, otherwise a generated one.
-#[derive(Clone, Debug)]
-pub(crate) struct RequestId(pub(crate) String);
-
-/// The actor of a request, for the access log; set by the inner middleware that identifies the caller.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct AccessLog(Arc<OnceLock<Actor>>);
-
-impl AccessLog {
-    /// Stores the actor of the request with these extensions.
-    pub(crate) fn set_actor(extensions: &Extensions, actor: &Actor) {
-        if let Some(log) = extensions.get::<Self>() {
-            // The first actor stays.
-            let _ = log.0.set(actor.clone());
-        }
-    }
-}
-
-/// Generates ids for requests without a valid one.
-#[derive(Debug)]
-pub(crate) struct RequestIds {
-    prefix: u64,
-    next: AtomicU64,
-}
-
-impl RequestIds {
-    pub(crate) fn new() -> Self {
-        // The seed of the hasher is random for each process and each call.
-        Self { prefix: RandomState::new().build_hasher().finish(), next: AtomicU64::new(1) }
-    }
-
-    /// Generates the idempotency key of a form.
-    pub(crate) fn form_key(&self) -> String {
-        format!("form-{}-{:x}", self.next(), RandomState::new().build_hasher().finish())
-    }
-
-    fn next(&self) -> String {
-        format!("{:016x}-{:x}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed))
-    }
-}
 
 /// Assigns the request id, records metrics and the access log line, and writes the body of an error response.
 pub(crate) async fn finish(State(server): State<SharedState>, mut request: Request, next: Next) -> Response {
@@ -89,7 +43,7 @@ pub(crate) async fn finish(State(server): State<SharedState>, mut request: Reque
     let took = clock.monotonic().since(started);
     let status = response.status().as_u16();
     server.metrics.record_response(method, &route, status, took);
-    let actor = log.0.get().map(Actor::as_str);
+    let actor = log.actor();
     let address = address.map(tracing::field::display);
     tracing::info!(request_id = %id, actor, address, method, route, status, took_ms = took.as_millis(), "answered");
     let headers = response.headers_mut();

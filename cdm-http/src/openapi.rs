@@ -10,7 +10,9 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa::openapi::{Components, ContentBuilder, Ref, RefOr, Required, ResponseBuilder};
 use utoipa::{OpenApi, openapi};
 
-use crate::error::{FieldError, PROBLEM_JSON, Problem};
+use crate::api::event::Event;
+use crate::api::problem::{FieldError, Problem};
+use crate::error::PROBLEM_JSON;
 use crate::permissions::{ROUTES, Route};
 
 /// The description of the API.
@@ -28,7 +30,7 @@ the operation ends or is parked within 30 seconds, with any result. Errors are p
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Cloud Deployment Manager", description = DESCRIPTION),
-    components(schemas(Problem, FieldError, crate::api::event::Event)),
+    components(schemas(Problem, FieldError, Event)),
     tags(
         (name = "sites", description = "Sites of tenants: creation, provisioning, moves and termination."),
         (name = "services", description = "The services blue and green, their images, and the active canary."),
@@ -56,8 +58,8 @@ pub(crate) fn text() -> &'static str {
 
 fn document() -> openapi::OpenApi {
     let mut document = ApiDocument::openapi();
-    document.merge(crate::router::open().into_openapi());
-    let mut guarded = crate::router::guarded().into_openapi();
+    document.merge(crate::routes::open().into_openapi());
+    let mut guarded = crate::routes::guarded().into_openapi();
     for (path, item) in &mut guarded.paths.paths {
         let reads = item.get.iter_mut().map(|operation| (operation, false));
         let writes = item.post.iter_mut().chain(item.put.iter_mut()).chain(item.delete.iter_mut());

@@ -1,15 +1,8 @@
 //! The table of routes with the action that each route requests. [`Action::role`] defines the role of an action. The
 //! routers, the OpenAPI document and the tests use this table, and a route without an entry rejects every request.
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use cdm_core::domain::Role;
 use cdm_core::manager::Action;
-
-use crate::app::{AppState, SharedState};
-use crate::auth::{RequestHead, caller_request};
-use crate::error::ApiError;
 
 /// A route and the action that it requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,14 +38,14 @@ impl Route {
     }
 
     /// Returns the target of a request: the text of the first segment in braces, or the path without one.
-    fn target<'a>(&self, path: &'a str) -> &'a str {
+    pub(crate) fn target<'a>(&self, path: &'a str) -> &'a str {
         let parts = self.path.split('/').zip(path.split('/'));
         let parameters = parts.filter(|(pattern, _)| pattern.starts_with('{')).map(|(_, part)| part);
         parameters.into_iter().next().unwrap_or(path)
     }
 }
 
-fn matches_path(pattern: &str, path: &str) -> bool {
+pub(crate) fn matches_path(pattern: &str, path: &str) -> bool {
     let mut parts = path.split('/');
     for expected in pattern.split('/') {
         if expected.starts_with("{*") {
@@ -192,42 +185,8 @@ pub const ROUTES: &[Route] = &[
     Route::new("POST", "/console/{*rest}", Action::Read),
 ];
 
-/// Rejects requests whose caller (in this process, with a token or with a session) does not have the role of the route.
-pub(crate) async fn authorize(State(server): State<SharedState>, request: Request, next: Next) -> Response {
-    match check_permission(&server, RequestHead::of(&request)).await {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
-    }
-}
-
-async fn check_permission(server: &AppState, head: RequestHead<'_>) -> Result<(), ApiError> {
-    // The router rejects a method that a route does not support.
-    let Some(route) = Route::of(head.method.as_str(), head.path) else {
-        if ROUTES.iter().any(|route| matches_path(route.path, head.path)) {
-            return Ok(());
-        }
-        tracing::error!(path = head.path, "a route is not in the table of routes");
-        return Err(ApiError::internal());
-    };
-    let Some(action) = route.action else { return Ok(()) };
-    let request = caller_request(head.extensions)?;
-    let target = printable(route.target(head.path));
-    Ok(server.app.manager.authorize(&request, action, &target).await?)
-}
-
-/// Records in the audit log a request without a token or with an invalid token.
-pub(crate) async fn record_unauthorized(
-    server: &AppState,
-    request: &cdm_core::manager::Request,
-    head: RequestHead<'_>,
-) {
-    let Some(route) = Route::of(head.method.as_str(), head.path) else { return };
-    let Some(action) = route.action else { return };
-    server.app.manager.refused(request, action, &printable(route.target(head.path)), "unauthorized").await;
-}
-
 /// Returns the printable characters of a path segment, at most 100, for the audit log.
-fn printable(part: &str) -> String {
+pub(crate) fn printable(part: &str) -> String {
     part.chars().filter(|character| character.is_ascii_graphic()).take(100).collect()
 }
 

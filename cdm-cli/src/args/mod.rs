@@ -11,14 +11,14 @@ use std::time::Duration;
 use clap::builder::{FalseyValueParser, OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use ops::{KINDS, OpCommand, RolloutCommand, STATUSES};
+pub use ops::{OpCommand, RolloutCommand};
 pub use platform::Verdict;
 pub use platform::{
     AuditArgs, BehaviorArgs, DemoArgs, ImageBehavior, LocalCommand, ManArgs, PasswordArgs, ServicesCommand,
     TokenCommand, UserCommand, WebhookCommand,
 };
 pub use rollout::{FreezeCommand, GateArgs, RolloutArgs};
-pub use site::{CreateArgs, DeleteArgs, STATES, ServiceColor, SiteCommand, SiteFilter};
+pub use site::{CreateArgs, DeleteArgs, ServiceColor, SiteCommand, SiteFilter};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -1,15 +1,10 @@
 //! Arguments of `cdm op` and `cdm rollout`.
 
+use cdm_http::api::operation::{OperationKind, OperationStatus};
 use clap::Subcommand;
+use clap::builder::PossibleValuesParser;
 
 use super::Paging;
-
-/// The kinds of operations, as the API names them.
-pub const KINDS: [&str; 7] = ["create", "provision", "upgrade", "promote", "terminate", "deploy", "select"];
-
-/// The statuses of operations, as the API names them.
-pub const STATUSES: [&str; 7] =
-    ["queued", "running", "waiting", "parked", "succeeded", "failed", "cancelled"];
 
 /// `cdm op …`.
 #[derive(Clone, Debug, Subcommand)]
@@ -24,10 +19,10 @@ pub enum OpCommand {
         #[arg(long)]
         site: Option<String>,
         /// Only operations of this kind
-        #[arg(long, value_parser = KINDS)]
+        #[arg(long, value_parser = PossibleValuesParser::new(OperationKind::ALL.iter().map(OperationKind::as_str)))]
         kind: Option<String>,
         /// Only operations in this status
-        #[arg(long, value_parser = STATUSES)]
+        #[arg(long, value_parser = PossibleValuesParser::new(OperationStatus::ALL.iter().map(OperationStatus::as_str)))]
         status: Option<String>,
         /// Only operations of this rollout
         #[arg(long)]

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use cdm_http::api::services::MarkVerdict;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use super::{Paging, ServiceColor};
@@ -83,13 +84,12 @@ pub enum Verdict {
     Unknown,
 }
 
-impl Verdict {
-    /// Returns the name that the API uses.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Healthy => "healthy",
-            Self::Bad => "bad",
-            Self::Unknown => "unknown",
+impl From<Verdict> for MarkVerdict {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Healthy => Self::Healthy,
+            Verdict::Bad => Self::Bad,
+            Verdict::Unknown => Self::Unknown,
         }
     }
 }

@@ -1,12 +1,11 @@
 //! Arguments of `cdm site`.
 
+use cdm_http::api::ServiceName;
+use cdm_http::api::site::SiteState;
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::Paging;
-
-/// The states of sites, as the API names them.
-pub const STATES: [&str; 7] =
-    ["creating", "created", "provisioning", "active", "upgrading", "promoting", "terminating"];
 
 /// One of the two services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -18,11 +17,11 @@ pub enum ServiceColor {
 }
 
 impl ServiceColor {
-    /// Returns the name that the API uses.
-    pub const fn as_str(self) -> &'static str {
+    /// Returns the name in the API.
+    pub const fn name(self) -> ServiceName {
         match self {
-            Self::Blue => "blue",
-            Self::Green => "green",
+            Self::Blue => ServiceName::Blue,
+            Self::Green => ServiceName::Green,
         }
     }
 }
@@ -102,7 +101,7 @@ pub struct SiteFilter {
     #[arg(long, value_enum)]
     pub service: Option<ServiceColor>,
     /// Only sites in this state
-    #[arg(long, value_parser = STATES)]
+    #[arg(long, value_parser = PossibleValuesParser::new(SiteState::ALL.iter().map(SiteState::as_str)))]
     pub state: Option<String>,
     /// Only sites whose id, name or hostnames contain this text
     #[arg(short = 's', long = "search", value_name = "TEXT")]

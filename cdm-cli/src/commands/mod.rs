@@ -9,12 +9,15 @@ mod site;
 mod user;
 mod webhook;
 
-use serde_json::Value;
+use cdm_http::api::operation::Operation;
+use cdm_http::api::rollout::Rollout;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 pub(crate) use offline::{completion, declare_image, manual};
 
 use crate::args::Command;
-use crate::client::{ApiResponse, Client};
+use crate::client::{Client, Received, body};
 use crate::error::{CliError, Subject};
 use crate::exit::Exit;
 use crate::hints;
@@ -22,8 +25,9 @@ use crate::invocation::Target;
 use crate::io::Prompter;
 use crate::printer::Printer;
 use crate::transport::Method;
-use crate::view::Shape;
-use crate::wait::{EmitMode, Goal, Wait, ending};
+use crate::view::Shown;
+use crate::wait::{EmitMode, Wait};
+use crate::work::{Goal, State, Work};
 
 /// What a command needs to use the API.
 #[derive(Debug)]
@@ -67,77 +71,69 @@ impl<'a> Session<'a> {
     }
 
     /// Reads one object and prints it.
-    async fn show(&mut self, shape: Shape, path: &str) -> Result<Exit, CliError> {
-        let value = self.client().get(path).await?;
-        self.printer.value(shape, &value)?;
+    async fn show<T: Shown + DeserializeOwned>(&mut self, path: &str) -> Result<Exit, CliError> {
+        let item: Received<T> = self.client().get(path).await?;
+        self.printer.value(&item)?;
         Ok(Exit::Done)
     }
 
-    /// Sends a request that starts work, and waits for the work.
-    async fn submit(
+    /// Sends a request without a body that starts work, and waits for the work.
+    async fn submit<W: Work>(&mut self, method: Method, path: &str, goal: Goal) -> Result<Exit, CliError> {
+        let work = self.client().change(method, path, None).await?.parse::<W>()?;
+        self.wait_or_print_id(work, goal).await
+    }
+
+    /// Sends a request with a body that starts work, and waits until the work succeeds.
+    async fn submit_with<W: Work>(
         &mut self,
         method: Method,
         path: &str,
-        body: Option<Value>,
-        goal: Goal,
+        request: &impl Serialize,
     ) -> Result<Exit, CliError> {
-        let response = self.client().change(method, path, body).await?;
-        self.wait_or_print_id(response, goal).await
+        let work = self.client().change(method, path, Some(body(request)?)).await?.parse::<W>()?;
+        self.wait_or_print_id(work, Goal::Success).await
     }
 
     /// Waits for accepted work and prints its result; with `--no-wait`, prints its id.
-    async fn wait_or_print_id(&mut self, response: ApiResponse, goal: Goal) -> Result<Exit, CliError> {
-        let subject = subject(&response.value)?;
+    async fn wait_or_print_id<W: Work>(&mut self, work: Received<W>, goal: Goal) -> Result<Exit, CliError> {
         if self.waiting == Waiting::No {
-            self.printer.started(&subject, &response.value)?;
+            let subject = work.value.subject();
+            self.printer.started(&subject, &work.json)?;
             if self.printer.invocation.target() == Target::InProcess {
                 let watch = subject.watch_command(&self.printer.invocation);
                 self.printer.note(&format!("the next process on this store runs it, for example: {watch}"));
             }
             return Ok(Exit::Done);
         }
-        self.watch(subject, response.value, goal).await
+        self.watch(work, goal).await
     }
 
     /// Waits for work, and prints its result.
-    async fn watch(&mut self, subject: Subject, first: Value, goal: Goal) -> Result<Exit, CliError> {
-        let value = self.wait.until_settled(&subject, first, goal, &mut self.printer).await?;
-        let shape = match subject.kind {
-            crate::error::SubjectKind::Operation => Shape::Operation,
-            crate::error::SubjectKind::Rollout => Shape::Rollout,
-        };
+    async fn watch<W: Work>(&mut self, first: Received<W>, goal: Goal) -> Result<Exit, CliError> {
+        let subject = first.value.subject();
+        let work = self.wait.until_settled(&subject, first, goal, &mut self.printer).await?;
         if self.wait.emit == EmitMode::AtEnd {
-            self.printer.value(shape, &value)?;
+            self.printer.value(&work)?;
         }
-        let exit = Exit::from(ending(subject.kind, &value, goal));
+        let exit = Exit::from(work.value.state().ending(goal));
         if exit != Exit::Done
-            && let Some(hint) = hints::for_stopped_work(&subject, &value, &self.printer.invocation)
+            && let Some(hint) = hints::for_stopped_work(&work.value, &self.printer.invocation)
         {
             self.printer.hint(&hint);
         }
-        if let (Exit::Done, Some(rollout)) = (exit, value.get("rollout").and_then(Value::as_str))
-            && subject.kind == crate::error::SubjectKind::Operation
+        if exit == Exit::Done
+            && let State::Operation(Operation { rollout: Some(rollout), .. }) = work.value.state()
         {
-            let rollout = Subject::rollout(rollout);
+            let rollout = Subject::rollout(rollout.as_str());
             // A deploy to a service without sites names a rollout that was not needed, and does not exist.
-            if let Ok(found) = self.client().get(&rollout.path()).await {
-                let what = match found.get("promote").and_then(Value::as_bool) {
-                    Some(true) => "a rollout routes the service's sites to it",
-                    Some(false) | None => "a rollout flushes the caches of the service's sites",
+            if let Ok(found) = self.client().get::<Rollout>(&rollout.path()).await {
+                let what = match found.value.promote {
+                    true => "a rollout routes the service's sites to it",
+                    false => "a rollout flushes the caches of the service's sites",
                 };
                 self.printer.note(&format!("{what}: {}", rollout.watch_command(&self.printer.invocation)));
             }
         }
         Ok(exit)
     }
-}
-
-/// Returns the subject of an accepted request: rollouts have waves, operations have steps and a kind.
-fn subject(value: &Value) -> Result<Subject, CliError> {
-    let id = value.get("id").and_then(Value::as_str);
-    let id = id.ok_or_else(|| CliError::InvalidResponse("the accepted work has no id".into()))?;
-    Ok(match value.get("waves") {
-        Some(_) => Subject::rollout(id),
-        None => Subject::operation(id),
-    })
 }

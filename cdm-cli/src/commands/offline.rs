@@ -7,12 +7,12 @@ use clap::CommandFactory;
 use serde_json::json;
 
 use crate::args::{Cli, Format, ImageBehavior, Shell};
+use crate::client::Received;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::local::{self, LocalOptions};
 use crate::manual;
 use crate::printer::Printer;
-use crate::view::Shape;
 
 pub(crate) fn completion(shell: Shell, printer: &mut Printer) -> Result<Exit, CliError> {
     let shell = match shell {
@@ -45,10 +45,8 @@ pub(crate) fn manual(directory: &Path, printer: &mut Printer) -> Result<Exit, Cl
             printer.note(&format!("{} manual pages were written to `{}`", names.len(), directory.display()));
         }
         Format::Json | Format::Yaml => {
-            printer.value(
-                Shape::Done,
-                &json!({ "directory": directory.display().to_string(), "pages": names }),
-            )?;
+            let report = json!({ "directory": directory.display().to_string(), "pages": names });
+            printer.value(&Received::local(report)?)?;
         }
     }
     Ok(Exit::Done)
@@ -71,7 +69,7 @@ pub(crate) async fn declare_image(
             let what = behavior.describe();
             printer.note(&format!("in the local cluster of `{}`, {what}: {digest}", directory.display()));
         }
-        Format::Json | Format::Yaml => printer.value(Shape::Done, &report)?,
+        Format::Json | Format::Yaml => printer.value(&Received::local(report)?)?,
     }
     Ok(Exit::Done)
 }

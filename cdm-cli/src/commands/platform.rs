@@ -3,60 +3,59 @@
 use std::sync::Arc;
 
 use cdm_core::domain::MonotonicTime;
+use cdm_http::api::audit::AuditEntry;
+use cdm_http::api::health::Ready;
+use cdm_http::api::services::Services;
+use cdm_http::api::token::{CreateToken, MadeToken, Role, Token};
 use futures_util::StreamExt;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Session;
 use crate::args::{AuditArgs, Format, TokenCommand};
-use crate::client::require_success;
+use crate::client::{Received, body, require_success};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::hints;
+use crate::text::clean;
 use crate::transport::{EventStream, Method, Request, segment};
-use crate::view::{Shape, describe_freeze, plain};
+use crate::view::{Health, describe_freeze};
 use crate::wait::pause_after;
 
 pub(super) async fn token(command: TokenCommand, session: &mut Session<'_>) -> Result<Exit, CliError> {
     match command {
         TokenCommand::Create { name, role, expires_at, expires_in, no_expiry } => {
-            let mut body = json!({ "name": name, "role": role });
-            let ends = match (expires_at, expires_in) {
+            let expires_at = match (expires_at, expires_in) {
                 (Some(at), _) => Some(at),
                 (None, Some(span)) => Some(after(session, span)?),
                 (None, None) => no_expiry.then(|| "never".to_owned()),
             };
-            if let Some(ends) = ends {
-                body["expiresAt"] = ends.into();
-            }
-            let response = session.client().change(Method::Post, "/tokens", Some(body)).await?;
-            match (session.printer.format, response.value.get("token").and_then(Value::as_str)) {
-                (Format::Table, Some(token)) => {
-                    let part = |key: &str| response.value.get(key).map(plain).unwrap_or_default();
+            let request = CreateToken { name, role: Role::from(role.as_str()), expires_at };
+            let response = session.client().change(Method::Post, "/tokens", Some(body(&request)?)).await?;
+            let made = response.parse::<MadeToken>()?;
+            match session.printer.format {
+                Format::Table => {
+                    let Token { name, role, id, .. } = &made.value.record;
                     session.printer.note(&format!(
                         "token `{}` ({}, id {}), shown only once:",
-                        part("name"),
-                        part("role"),
-                        part("id")
+                        clean(name),
+                        clean(role.as_str()),
+                        clean(id.as_str())
                     ));
-                    session.printer.text(&format!("{token}\n"))?;
+                    session.printer.text(&format!("{}\n", made.value.token))?;
                 }
-                (Format::Table | Format::Json | Format::Yaml, _) => {
-                    session.printer.value(Shape::Token, &response.value)?;
-                }
+                Format::Json | Format::Yaml => session.printer.value(&made)?,
             }
             Ok(Exit::Done)
         }
         TokenCommand::List { paging } => {
-            let (items, more) = session.client().list("/tokens", &[], paging).await?;
-            session.printer.list(Shape::Token, &items, more)?;
+            let (items, more) = session.client().list::<Token>("/tokens", &[], paging).await?;
+            session.printer.list(&items, more)?;
             Ok(Exit::Done)
         }
         TokenCommand::Revoke { id } => {
             let response =
                 session.client().change(Method::Delete, &format!("/tokens/{}", segment(&id)), None).await?;
-            if !response.value.is_null() {
-                session.printer.value(Shape::Token, &response.value)?;
-            }
+            session.printer.value(&response.parse::<Token>()?)?;
             session.printer.note(&format!("token `{id}` is revoked"));
             Ok(Exit::Done)
         }
@@ -75,8 +74,8 @@ pub(super) fn after(session: &Session<'_>, span: std::time::Duration) -> Result<
 pub(super) async fn audit(args: AuditArgs, session: &mut Session<'_>) -> Result<Exit, CliError> {
     let filters =
         [("actor", args.actor.as_deref()), ("site", args.site.as_deref()), ("since", args.since.as_deref())];
-    let (items, more) = session.client().list("/audit", &filters, args.paging).await?;
-    session.printer.list(Shape::Audit, &items, more)?;
+    let (items, more) = session.client().list::<AuditEntry>("/audit", &filters, args.paging).await?;
+    session.printer.list(&items, more)?;
     Ok(Exit::Done)
 }
 
@@ -141,24 +140,26 @@ pub(super) async fn doctor(session: &mut Session<'_>) -> Result<Exit, CliError> 
     let client = session.client();
     let ready = client.transport.send(Request { path: "/readyz".into(), ..Request::default() }).await?;
     let is_ready = (200..300).contains(&ready.status);
-    let readiness: Value = serde_json::from_slice(&ready.body).unwrap_or(Value::Null);
-    let backends = readiness.get("backends").filter(|backends| backends.is_array());
-    let (true, Some(backends)) = (is_ready || ready.status == 503, backends) else {
+    let readiness = serde_json::from_slice::<Ready>(&ready.body).ok();
+    let (true, Some(readiness)) = (is_ready || ready.status == 503, readiness) else {
         require_success(ready)?;
         return Err(CliError::InvalidResponse("the readiness report has no `backends`".into()));
     };
-    let token = client.get("/services").await;
-    let report = json!({
-        "server": readiness.get("status"),
-        "backends": backends,
-        "token": match &token { Ok(_) => "accepted".to_owned(), Err(error) => error.to_string() },
-    });
-    session.printer.value(Shape::Health, &report)?;
+    let token = client.get::<Services>("/services").await;
+    let report = Health {
+        server: readiness.status,
+        backends: readiness.backends,
+        token: match &token {
+            Ok(_) => "accepted".to_owned(),
+            Err(error) => error.to_string(),
+        },
+    };
+    session.printer.value(&Received::local(report)?)?;
     match token {
         // A server that is not ready may be unable to check a token.
         _ if !is_ready => Ok(Exit::Unreachable),
         Ok(services) => {
-            for freeze in services.get("freezes").and_then(Value::as_array).into_iter().flatten() {
+            for freeze in &services.value.freezes {
                 session.printer.note(&describe_freeze(freeze));
             }
             Ok(Exit::Done)

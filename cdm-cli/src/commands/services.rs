@@ -1,25 +1,27 @@
 //! `cdm services …`.
 
-use serde_json::{Value, json};
+use cdm_http::api::operation::Operation;
+use cdm_http::api::rollout::Rollout;
+use cdm_http::api::services::{
+    DeployImage, Flag, Mark, Release, Rollback, SelectService, Selected, Services,
+};
 
 use super::Session;
 use super::rollout::{plan, rollout};
-use crate::args::ServicesCommand;
-use crate::client::items;
+use crate::args::{ServiceColor, ServicesCommand};
+use crate::client::{More, body, items};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::invocation::Target;
-use crate::printer::More;
 use crate::transport::{Method, segment};
-use crate::view::Shape;
-use crate::wait::Goal;
+use crate::work::Goal;
 
 pub(super) async fn run(command: ServicesCommand, session: &mut Session<'_>) -> Result<Exit, CliError> {
     match command {
         ServicesCommand::Show => {
-            let value = session.client().get("/services").await?;
-            session.printer.value(Shape::Services, &value)?;
-            if session.printer.invocation.target() == Target::InProcess && starting(&value) {
+            let services = session.client().get::<Services>("/services").await?;
+            session.printer.value(&services)?;
+            if session.printer.invocation.target() == Target::InProcess && starting(&services.value) {
                 session.printer.note(
                     "the local cluster runs only while a process uses its store: it has started with this command, \
                      and its pods need a moment",
@@ -28,26 +30,25 @@ pub(super) async fn run(command: ServicesCommand, session: &mut Session<'_>) -> 
             Ok(Exit::Done)
         }
         ServicesCommand::Select { service } => {
-            let body = json!({ "selector": service.as_str() });
-            let response = session.client().change(Method::Post, "/services", Some(body)).await?;
+            let request = SelectService { service: service.name() };
+            let response = session.client().change(Method::Post, "/services", Some(body(&request)?)).await?;
             if response.status == 202 {
-                return session.wait_or_print_id(response, Goal::Success).await;
+                return session.wait_or_print_id(response.parse::<Operation>()?, Goal::Success).await;
             }
-            for warning in response.value.get("warnings").and_then(Value::as_array).into_iter().flatten() {
-                session.printer.warn(&crate::view::plain(warning));
+            let selected = response.parse::<Selected>()?;
+            for warning in &selected.value.warnings {
+                session.printer.warn(warning);
             }
-            session.printer.value(Shape::Selection, &response.value)?;
+            session.printer.value(&selected)?;
             Ok(Exit::Done)
         }
         ServicesCommand::Deploy { image, promote, service } => {
-            let mut body = json!({ "imageTag": image });
-            if promote {
-                body["promote"] = true.into();
-            }
-            if let Some(service) = service {
-                body["service"] = service.as_str().into();
-            }
-            session.submit(Method::Post, "/services", Some(body), Goal::Success).await
+            let request = DeployImage {
+                image_tag: image,
+                promote: promote.then_some(Flag::Bool(true)),
+                service: service.map(ServiceColor::name),
+            };
+            session.submit_with::<Operation>(Method::Post, "/services", &request).await
         }
         ServicesCommand::Rollout(args) => {
             if args.dry_run {
@@ -56,34 +57,29 @@ pub(super) async fn run(command: ServicesCommand, session: &mut Session<'_>) -> 
             if !args.selects_work() {
                 return Err(CliError::NothingSelected);
             }
-            session.submit(Method::Put, "/services", Some(rollout(*args)), Goal::Success).await
+            session.submit_with::<Rollout>(Method::Put, "/services", &rollout(*args)).await
         }
         ServicesCommand::History { service, paging } => {
-            let path = format!("/services/{}/history", service.as_str());
-            let (items, more) = session.client().short_list(&path, paging).await?;
-            session.printer.list(Shape::Release, &items, more)?;
+            let path = format!("/services/{}/history", service.name());
+            let (items, more) = session.client().short_list::<Release>(&path, paging).await?;
+            session.printer.list(&items, more)?;
             Ok(Exit::Done)
         }
         ServicesCommand::Mark { digest, verdict, reason } => {
             let path = format!("/services/history/{}", segment(&digest));
-            let body = json!({ "verdict": verdict.as_str(), "reason": reason });
-            let response = session.client().change(Method::Post, &path, Some(body)).await?;
-            session.printer.list(Shape::Release, &items(response.value)?, More::None)?;
+            let request = Mark { verdict: verdict.into(), reason };
+            let response = session.client().change(Method::Post, &path, Some(body(&request)?)).await?;
+            session.printer.list(&items::<Release>(response.json)?, More::None)?;
             Ok(Exit::Done)
         }
         ServicesCommand::Rollback { service } => {
-            let body = match service {
-                Some(service) => json!({ "service": service.as_str() }),
-                None => json!({}),
-            };
-            session.submit(Method::Post, "/services/rollback", Some(body), Goal::Success).await
+            let request = Rollback { service: service.map(ServiceColor::name) };
+            session.submit_with::<Operation>(Method::Post, "/services/rollback", &request).await
         }
     }
 }
 
 /// Returns whether a service has fewer ready pods than desired.
-fn starting(services: &Value) -> bool {
-    let count = |service: &Value, key: &str| service.get(key).and_then(Value::as_u64).unwrap_or(0);
-    let services = services.get("services").and_then(Value::as_object);
-    services.is_some_and(|all| all.values().any(|one| count(one, "ready") < count(one, "desired")))
+fn starting(services: &Services) -> bool {
+    services.services.values().any(|service| service.ready < service.desired)
 }

@@ -1,15 +1,21 @@
 //! `cdm site …`.
 
-use serde_json::{Value, json};
+use cdm_http::api::ServiceName;
+use cdm_http::api::SiteId;
+use cdm_http::api::freeze::Freeze;
+use cdm_http::api::list::Listing;
+use cdm_http::api::operation::Operation;
+use cdm_http::api::site::{CreateSite, Site};
 
 use super::Session;
 use crate::args::{CreateArgs, DeleteArgs, Format, ServiceColor, SiteCommand, SiteFilter};
+use crate::client::body;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::io::Prompter;
 use crate::transport::{Method, segment};
-use crate::view::{Shape, describe_freeze};
-use crate::wait::Goal;
+use crate::view::describe_freeze;
+use crate::work::Goal;
 
 pub(super) async fn run(command: SiteCommand, session: &mut Session<'_>) -> Result<Exit, CliError> {
     match command {
@@ -17,29 +23,31 @@ pub(super) async fn run(command: SiteCommand, session: &mut Session<'_>) -> Resu
         SiteCommand::List(filter) => list(filter, session).await,
         SiteCommand::Get { id } => get(&id, session).await,
         SiteCommand::Provision { id } => {
-            session.submit(Method::Post, &format!("{}/provision", path(&id)), None, Goal::Success).await
+            session
+                .submit::<Operation>(Method::Post, &format!("{}/provision", path(&id)), Goal::Success)
+                .await
         }
         SiteCommand::Upgrade { id } => {
-            session.submit(Method::Put, &format!("{}/upgrade", path(&id)), None, Goal::Success).await
+            session.submit::<Operation>(Method::Put, &format!("{}/upgrade", path(&id)), Goal::Success).await
         }
         SiteCommand::Promote { id } => {
-            session.submit(Method::Put, &format!("{}/promote", path(&id)), None, Goal::Success).await
+            session.submit::<Operation>(Method::Put, &format!("{}/promote", path(&id)), Goal::Success).await
         }
         SiteCommand::Delete(args) => {
             confirm(&args, session)?;
-            session.submit(Method::Delete, &path(&args.id), None, Goal::Success).await
+            session.submit::<Operation>(Method::Delete, &path(&args.id), Goal::Success).await
         }
     }
 }
 
 /// Shows a site, and in table format also the freezes that apply to it.
 async fn get(id: &str, session: &mut Session<'_>) -> Result<Exit, CliError> {
-    let ended = session.show(Shape::Site, &path(id)).await?;
+    let ended = session.show::<Site>(&path(id)).await?;
     if session.printer.format == Format::Table {
-        let freezes = session.client().get("/freezes").await?;
-        for freeze in freezes.get("items").and_then(Value::as_array).into_iter().flatten() {
-            let named = freeze.get("sites").and_then(Value::as_array);
-            if named.is_none_or(|sites| sites.iter().any(|site| site.as_str() == Some(id))) {
+        let freezes = session.client().get::<Listing<Freeze>>("/freezes").await?.value;
+        for freeze in &freezes.items {
+            let named = freeze.sites.as_ref();
+            if named.is_none_or(|sites| sites.iter().any(|site| site.as_str() == id)) {
                 session.printer.note(&describe_freeze(freeze));
             }
         }
@@ -48,34 +56,33 @@ async fn get(id: &str, session: &mut Session<'_>) -> Result<Exit, CliError> {
 }
 
 async fn create(args: CreateArgs, session: &mut Session<'_>) -> Result<Exit, CliError> {
-    let canonical = args.canonical.as_ref().or(args.hostnames.first());
-    let mut body = json!({
-        "id": args.id,
-        "theme": args.theme,
-        "hostnames": args.hostnames,
-        "name": args.name.as_ref().unwrap_or(&args.id),
-        "canonicalHostname": canonical,
-    });
-    if let Some(service) = args.service {
-        body["service"] = service.as_str().into();
-    }
-    let response = session.client().change(Method::Post, "/sites/create", Some(body)).await?;
+    let canonical = args.canonical.or_else(|| args.hostnames.first().cloned());
+    let request = CreateSite {
+        name: args.name.unwrap_or_else(|| args.id.clone()),
+        id: SiteId::from(args.id),
+        theme: args.theme,
+        canonical_hostname: canonical.unwrap_or_default(),
+        hostnames: args.hostnames,
+        service: args.service.map(ServiceColor::name),
+    };
+    let response = session.client().change(Method::Post, "/sites/create", Some(body(&request)?)).await?;
     if response.status == 202 {
-        return session.wait_or_print_id(response, Goal::Success).await;
+        return session.wait_or_print_id(response.parse::<Operation>()?, Goal::Success).await;
     }
-    session.printer.value(Shape::Site, &response.value)?;
+    session.printer.value(&response.parse::<Site>()?)?;
     Ok(Exit::Done)
 }
 
 async fn list(filter: SiteFilter, session: &mut Session<'_>) -> Result<Exit, CliError> {
+    let service = filter.service.map(ServiceColor::name);
     let filters = [
-        ("service", filter.service.map(ServiceColor::as_str)),
+        ("service", service.as_ref().map(ServiceName::as_str)),
         ("state", filter.state.as_deref()),
         ("q", filter.search.as_deref()),
         ("drifted", filter.drifted.then_some("true")),
     ];
-    let (items, more) = session.client().list("/sites", &filters, filter.paging).await?;
-    session.printer.list(Shape::Site, &items, more)?;
+    let (items, more) = session.client().list::<Site>("/sites", &filters, filter.paging).await?;
+    session.printer.list(&items, more)?;
     Ok(Exit::Done)
 }
 

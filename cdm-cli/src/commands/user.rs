@@ -2,44 +2,47 @@
 
 use std::io::Read;
 
+use cdm_http::api::token::Role;
+use cdm_http::api::user::{Absent, ChangeUser, CreateUser, User};
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::json;
 
 use super::Session;
 use crate::args::{PasswordArgs, UserCommand};
+use crate::client::body;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::io::Prompter;
 use crate::transport::{Method, segment};
-use crate::view::Shape;
 
 pub(super) async fn run(command: UserCommand, session: &mut Session<'_>) -> Result<Exit, CliError> {
     let path = |name: &str| format!("/users/{}", segment(name));
-    let (method, path, body, message) = match command {
+    let change = |name: &str, request: &ChangeUser, message| {
+        Ok::<_, CliError>((Method::Put, path(name), Some(body(request)?), message))
+    };
+    let (method, target, body, message) = match command {
         UserCommand::List { paging } => {
-            let (items, more) = session.client().short_list("/users", paging).await?;
-            session.printer.list(Shape::User, &items, more)?;
+            let (items, more) = session.client().short_list::<User>("/users", paging).await?;
+            session.printer.list(&items, more)?;
             return Ok(Exit::Done);
         }
         UserCommand::Create { name, role, password, no_password } => {
-            let mut body = json!({ "name": name, "role": role });
-            if !no_password {
-                body["password"] = read(&password, session)?.expose_secret().into();
-            }
-            (Method::Post, "/users".to_owned(), Some(body), format!("user `{name}` can sign in"))
+            let password = if no_password { None } else { Some(read(&password, session)?) };
+            let message = format!("user `{name}` can sign in");
+            let request = CreateUser { name, role: Role::from(role.as_str()), password };
+            (Method::Post, "/users".to_owned(), Some(body(&request)?), message)
         }
         UserCommand::SetPassword { name, password } => {
-            let body = json!({ "password": read(&password, session)?.expose_secret() });
-            (
-                Method::Put,
-                path(&name),
-                Some(body),
-                format!("the password of `{name}` is set; all sessions have ended"),
-            )
+            let message = format!("the password of `{name}` is set; all sessions have ended");
+            change(
+                &name,
+                &ChangeUser { password: Some(read(&password, session)?), ..ChangeUser::default() },
+                message,
+            )?
         }
         UserCommand::Role { name, role } => {
             let message = format!("`{name}` has the role `{role}` from the next request");
-            (Method::Put, path(&name), Some(json!({ "role": role })), message)
+            let role = Some(Role::from(role.as_str()));
+            change(&name, &ChangeUser { role, ..ChangeUser::default() }, message)?
         }
         UserCommand::SignOut { name } => {
             let message = format!("all sessions of `{name}` have ended");
@@ -47,20 +50,24 @@ pub(super) async fn run(command: UserCommand, session: &mut Session<'_>) -> Resu
         }
         UserCommand::ResetSecondFactor { name } => {
             let message = format!("the second factor of `{name}` is removed; all sessions have ended");
-            (Method::Put, path(&name), Some(json!({ "secondFactor": "none" })), message)
+            change(
+                &name,
+                &ChangeUser { second_factor: Some(Absent::None), ..ChangeUser::default() },
+                message,
+            )?
         }
         UserCommand::Unbind { name } => {
             let message =
                 format!("`{name}` is unbound from the account at the provider; all sessions have ended");
-            (Method::Put, path(&name), Some(json!({ "identity": "none" })), message)
+            change(&name, &ChangeUser { identity: Some(Absent::None), ..ChangeUser::default() }, message)?
         }
         UserCommand::Remove { name } => {
             let message = format!("user `{name}` is removed; the name is never assigned again");
             (Method::Delete, path(&name), None, message)
         }
     };
-    let response = session.client().change(method, &path, body).await?;
-    session.printer.value(Shape::User, &response.value)?;
+    let response = session.client().change(method, &target, body).await?;
+    session.printer.value(&response.parse::<User>()?)?;
     session.printer.note(&message);
     Ok(Exit::Done)
 }

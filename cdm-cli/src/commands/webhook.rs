@@ -1,42 +1,41 @@
 //! `cdm webhook …`.
 
-use serde_json::{Value, json};
+use cdm_http::api::list::Removed;
+use cdm_http::api::webhook::{CreateWebhook, MadeWebhook, Topic, Webhook};
 
 use super::Session;
 use crate::args::{Format, WebhookCommand};
+use crate::client::body;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::text::clean;
 use crate::transport::{Method, segment};
-use crate::view::{Shape, plain};
 
 pub(super) async fn run(command: WebhookCommand, session: &mut Session<'_>) -> Result<Exit, CliError> {
     match command {
         WebhookCommand::Create { url, events } => {
-            let mut body = json!({ "url": url });
-            if !events.is_empty() {
-                body["events"] = events.into();
-            }
-            let response = session.client().change(Method::Post, "/webhooks", Some(body)).await?;
-            match (session.printer.format, response.value.get("key").and_then(Value::as_str)) {
-                (Format::Table, Some(key)) => {
-                    let id = response.value.get("id").map(plain).unwrap_or_default();
+            let events: Vec<_> = events.iter().map(|event| Topic::from(event.as_str())).collect();
+            let request = CreateWebhook { url, events: Some(events).filter(|events| !events.is_empty()) };
+            let response = session.client().change(Method::Post, "/webhooks", Some(body(&request)?)).await?;
+            let made = response.parse::<MadeWebhook>()?;
+            match session.printer.format {
+                Format::Table => {
+                    let id = clean(made.value.record.id.as_str());
                     let message = format!("webhook `{id}` is created; its signing key, shown only once:");
                     session.printer.note(&message);
-                    session.printer.text(&format!("{key}\n"))?;
+                    session.printer.text(&format!("{}\n", made.value.key))?;
                 }
-                (Format::Table | Format::Json | Format::Yaml, _) => {
-                    session.printer.value(Shape::Webhook, &response.value)?;
-                }
+                Format::Json | Format::Yaml => session.printer.value(&made)?,
             }
         }
         WebhookCommand::List { paging } => {
-            let (items, more) = session.client().short_list("/webhooks", paging).await?;
-            session.printer.list(Shape::Webhook, &items, more)?;
+            let (items, more) = session.client().short_list::<Webhook>("/webhooks", paging).await?;
+            session.printer.list(&items, more)?;
         }
         WebhookCommand::Remove { id } => {
             let path = format!("/webhooks/{}", segment(&id));
             let response = session.client().change(Method::Delete, &path, None).await?;
-            session.printer.value(Shape::Done, &response.value)?;
+            session.printer.value(&response.parse::<Removed>()?)?;
             session.printer.note(&format!("webhook `{id}` is removed"));
         }
     }

@@ -11,11 +11,11 @@ use futures_util::future::{Either, select};
 use serde_json::{Value, json};
 
 use crate::args::{DemoArgs, Format};
+use crate::client::Received;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::io::Interrupt;
 use crate::printer::Printer;
-use crate::view::Shape;
 use platform::{DemoError, DemoPlatform};
 
 /// How the demo ended.
@@ -108,7 +108,7 @@ pub async fn run(args: DemoArgs, printer: &mut Printer, interrupted: Interrupt) 
     match outcome {
         Ok((ending, report)) => {
             if printer.format != Format::Table {
-                printer.value(Shape::Done, &report)?;
+                printer.value(&Received::local(report)?)?;
             }
             Ok(match ending {
                 Ending::Held => Exit::Done,

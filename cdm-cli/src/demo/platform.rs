@@ -8,6 +8,7 @@ use cdm_core::wiring::{Config, Process, harden_process};
 use cdm_http::{App, HttpSettings};
 use reqwest::{Client, Method, Response};
 use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -16,6 +17,15 @@ use tokio_util::sync::CancellationToken;
 
 /// Error that ends the demo.
 pub(super) type DemoError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How an image is broken.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Flaw {
+    /// Its pods never become ready.
+    NeverReady,
+    /// Its pods become ready, and respond to visitors with an error.
+    Failing,
+}
 
 /// Maximum time for the platform to stop.
 const GRACE: Duration = Duration::from_secs(5);
@@ -61,12 +71,12 @@ impl DemoPlatform {
         Ok(Self { process, served, shutdown, client, api, router, token, directory })
     }
 
-    /// Sends a request to the API as its administrator; returns the status and the body.
+    /// Sends a request to the API as its administrator; returns the status and the JSON of the body.
     pub(super) async fn send(
         &self,
         method: Method,
         path: &str,
-        body: Option<&Value>,
+        body: Option<&(impl Serialize + Sync)>,
     ) -> Result<(u16, Value), DemoError> {
         let url = format!("{}{path}", self.api);
         let mut request = self.client.request(method, url).bearer_auth(self.token.expose_secret());
@@ -83,13 +93,11 @@ impl DemoPlatform {
     }
 
     /// Declares that pods of an image never become ready, or that they respond to visitors with an error.
-    pub(super) async fn declare(&self, digest: Digest, flaw: super::scenario::Flaw) -> Result<(), DemoError> {
+    pub(super) async fn declare(&self, digest: Digest, flaw: Flaw) -> Result<(), DemoError> {
         use cdm_core::adapters::embedded::{ImageSpec, Readiness};
         let spec = match flaw {
-            super::scenario::Flaw::NeverReady => {
-                ImageSpec { readiness: Readiness::Never, ..ImageSpec::default() }
-            }
-            super::scenario::Flaw::Failing => ImageSpec { answers: 500, ..ImageSpec::default() },
+            Flaw::NeverReady => ImageSpec { readiness: Readiness::Never, ..ImageSpec::default() },
+            Flaw::Failing => ImageSpec { answers: 500, ..ImageSpec::default() },
         };
         let cluster = self.process.local_cluster().ok_or("the platform has no local cluster")?;
         Ok(cluster.declare(digest, spec).await?)

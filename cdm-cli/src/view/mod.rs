@@ -1,138 +1,189 @@
-//! Tables: which fields of each kind of object are shown, and how.
+//! Tables, and the description of one object.
+//!
+//! A table has the columns of the typed object. A description has a line for each field of the object as the server sent
+//! it, so it also shows the fields of a newer server.
 
 mod columns;
 mod table;
 
 use cdm_core::domain::Timestamp;
+use cdm_http::api::Time;
+use cdm_http::api::event::Event;
+use cdm_http::api::freeze::Freeze;
+use cdm_http::api::health::BackendStatus;
+use cdm_http::api::list::Removed;
+use cdm_http::api::operation::{Operation, Reason};
+use cdm_http::api::plan::Plan;
+use cdm_http::api::rollout::Rollout;
+use cdm_http::api::services::{Selected, Services};
+use cdm_http::api::site::Site;
+use cdm_http::api::token::{MadeToken, Token};
+use cdm_http::api::user::User;
+use cdm_http::api::webhook::{MadeWebhook, Webhook};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::age;
-use crate::printer::clean;
-pub use columns::Shape;
-use columns::{ColumnPriority, Columns};
-use table::Column;
+use crate::client::Received;
+use crate::text::{clean, plain};
+pub(crate) use columns::rollout_status;
+pub use columns::{Column, ColumnPriority, NamedService, Row, headings};
 
-/// Formats one object.
-pub(crate) fn format_one(shape: Shape, value: &Value, now: Timestamp, width: Option<usize>) -> String {
-    match shape {
-        Shape::Services => services(value, now, width),
-        Shape::Plan => plan(value, now, width),
-        Shape::Selection => {
-            format!("{}\n", value.get("message").and_then(Value::as_str).map_or_else(String::new, clean))
-        }
-        Shape::Site
-        | Shape::Operation
-        | Shape::Rollout
-        | Shape::Freeze
-        | Shape::Webhook
-        | Shape::Token
-        | Shape::User
-        | Shape::Audit
-        | Shape::Release
-        | Shape::Health
-        | Shape::Done => describe(shape, value, now, width),
+/// An object that a command prints alone.
+pub trait Shown: Sized {
+    /// Formats the object.
+    fn format(item: &Received<Self>, now: Timestamp, width: Option<usize>) -> String {
+        describe(&item.json, None, now, width)
     }
 }
 
-/// Formats a list of objects.
-pub(crate) fn format_list(shape: Shape, items: &[Value], now: Timestamp, width: Option<usize>) -> String {
-    table(shape.columns(), items, now, width)
-}
+impl Shown for Site {}
+impl Shown for Freeze {}
+impl Shown for Webhook {}
+impl Shown for MadeWebhook {}
+impl Shown for Token {}
+impl Shown for MadeToken {}
+impl Shown for User {}
+impl Shown for Removed {}
+/// A report of this command.
+impl Shown for Value {}
 
-/// Formats an event on one line: time, subject, operation, event.
-pub(crate) fn event(value: &Value) -> String {
-    let part = |key: &str| value.get(key).map(plain).filter(|text| !text.is_empty());
-    let about = part("subject").or_else(|| part("rollout"));
-    let parts = [part("at"), about, part("operation"), part("what")];
-    format!("{}\n", parts.into_iter().flatten().collect::<Vec<_>>().join("  "))
-}
-
-/// Formats a plan: its totals, its waves, and the first sites.
-fn plan(value: &Value, now: Timestamp, width: Option<usize>) -> String {
-    let mut rest = value.clone();
-    let mut take_field =
-        |key: &str| rest.as_object_mut().and_then(|rest| rest.remove(key)).unwrap_or_default();
-    let (sites, warnings, calls, steps) =
-        (take_field("sites"), take_field("warnings"), take_field("calls"), take_field("steps"));
-    let steps: Vec<_> = steps.as_array().into_iter().flatten().map(plain).collect();
-    rest["steps"] = steps.join(", ").into();
-    let calls = calls.as_object().into_iter().flatten().map(|(name, count)| format!("{name} {count}"));
-    rest["calls"] = calls.collect::<Vec<_>>().join(", ").into();
-    let mut text = describe(Shape::Plan, &rest, now, width);
-    if let Some(sites) = sites.as_array().filter(|sites| !sites.is_empty()) {
-        text.push('\n');
-        text.push_str(&table(Shape::Plan.columns(), sites, now, width));
-        let total = value.get("total").and_then(Value::as_u64).unwrap_or(0);
-        let more = total.saturating_sub(sites.len() as u64);
-        if more > 0 {
-            text.push_str(&format!("… and {more} more\n"));
-        }
+impl Shown for Operation {
+    fn format(item: &Received<Self>, now: Timestamp, width: Option<usize>) -> String {
+        let steps = rows(&item.value.steps, now, width);
+        describe(&item.json, Some(("steps", steps)), now, width)
     }
-    let warnings = warnings.as_array().into_iter().flatten();
-    let lines = warnings.map(|warning| {
-        let part = |key: &str| warning.get(key).map(plain).unwrap_or_default();
-        format!("\nwarning: {}: {}\n", part("code"), part("message"))
-    });
-    text.push_str(&lines.collect::<String>());
-    text
 }
 
-fn services(value: &Value, now: Timestamp, width: Option<usize>) -> String {
-    let canary = value.pointer("/canary/selector").cloned().unwrap_or_default();
-    let rows = value
-        .get("services")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .filter(|(_, service)| service.is_object())
-        .map(|(name, service)| {
-            let mut row = service.clone();
-            row["#name"] = Value::from(name.as_str());
-            row["#canary"] = Value::from(if canary == name.as_str() { "active" } else { "" });
-            row["#ready"] =
-                Value::from(format!("{}/{}", field(service, "/ready", now), field(service, "/desired", now)));
-            row
+impl Shown for Rollout {
+    fn format(item: &Received<Self>, now: Timestamp, width: Option<usize>) -> String {
+        let waves = rows(&item.value.waves, now, width);
+        describe(&item.json, Some(("waves", waves)), now, width)
+    }
+}
+
+/// The report of `cdm doctor`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Health {
+    /// Status of the server: `ready`, `not_ready` or `stopping`.
+    pub server: cdm_http::api::health::Readiness,
+    /// All backends.
+    pub backends: Vec<BackendStatus>,
+    /// `accepted`, or why the server rejects the token.
+    pub token: String,
+}
+
+impl Shown for Health {
+    fn format(item: &Received<Self>, now: Timestamp, width: Option<usize>) -> String {
+        let backends = rows(&item.value.backends, now, width);
+        describe(&item.json, Some(("backends", backends)), now, width)
+    }
+}
+
+impl Shown for Selected {
+    fn format(item: &Received<Self>, _: Timestamp, _: Option<usize>) -> String {
+        format!("{}\n", clean(&item.value.message))
+    }
+}
+
+/// Both services with the active canary, and the freezes in effect.
+impl Shown for Services {
+    fn format(item: &Received<Self>, now: Timestamp, width: Option<usize>) -> String {
+        let Services { canary, services, freezes, .. } = &item.value;
+        let named = services.iter().map(|(name, service)| NamedService {
+            name: name.clone(),
+            is_canary: *name == canary.service,
+            service: service.clone(),
         });
-    let mut text = table(Shape::Services.columns(), &rows.collect::<Vec<_>>(), now, width);
-    for freeze in value.get("freezes").and_then(Value::as_array).into_iter().flatten() {
-        text.push_str(&format!("\n{}\n", describe_freeze(freeze)));
+        let mut text = table(&named.collect::<Vec<_>>(), now, width);
+        for freeze in freezes {
+            text.push_str(&format!("\n{}\n", describe_freeze(freeze)));
+        }
+        text
     }
-    text
+}
+
+/// A plan: its totals, its waves, the first sites, and the warnings.
+impl Shown for Plan {
+    fn format(item: &Received<Self>, now: Timestamp, width: Option<usize>) -> String {
+        let plan = &item.value;
+        let mut fields = item.json.clone();
+        if let Value::Object(fields) = &mut fields {
+            fields.retain(|key, _| !matches!(key.as_str(), "sites" | "warnings"));
+            let calls = fields.get("calls").and_then(Value::as_object).into_iter().flatten();
+            let calls = calls.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ");
+            fields.insert("calls".to_owned(), calls.into());
+        }
+        let waves = rows(&plan.waves, now, width);
+        let mut text = describe(&fields, Some(("waves", waves)), now, width);
+        if !plan.sites.is_empty() {
+            text.push('\n');
+            text.push_str(&table(&plan.sites, now, width));
+            let more = u64::from(plan.total).saturating_sub(plan.sites.len() as u64);
+            if more > 0 {
+                text.push_str(&format!("… and {more} more\n"));
+            }
+        }
+        for warning in &plan.warnings {
+            let (code, message) = (clean(warning.code.as_str()), clean(&warning.message));
+            text.push_str(&format!("\nwarning: {code}: {message}\n"));
+        }
+        text
+    }
+}
+
+/// Formats an event on one line: time, subject, operation, event. An event of another form is printed as it is.
+pub(crate) fn event(json: &Value) -> String {
+    let Ok(event) = Event::deserialize(json) else { return format!("{}\n", plain(json)) };
+    let about = event.subject.map(|id| id.to_string()).or_else(|| event.rollout.map(|id| id.to_string()));
+    let parts =
+        [Some(event.at.to_string()), about, event.operation.map(|id| id.to_string()), Some(event.what)];
+    let parts = parts.into_iter().flatten().map(|part| clean(&part)).filter(|part| !part.is_empty());
+    format!("{}\n", parts.collect::<Vec<_>>().join("  "))
 }
 
 /// Formats a freeze on one line: sites, owner, end and reason.
-pub(crate) fn describe_freeze(freeze: &Value) -> String {
-    let part = |key: &str| freeze.get(key).map(plain).filter(|text| !text.is_empty());
-    let whom = part("sites")
-        .map_or_else(|| "all moves are frozen".to_owned(), |sites| format!("moves of {sites} are frozen"));
-    let until = part("expiresAt").map_or_else(String::new, |end| format!(" until {end}"));
-    let (owner, reason) = (part("owner").unwrap_or_default(), part("reason").unwrap_or_default());
-    format!("{whom} by {owner}{until}: {reason}")
+pub(crate) fn describe_freeze(freeze: &Freeze) -> String {
+    let moves = match columns::frozen_sites(freeze).as_str() {
+        "" => "all moves are frozen".to_owned(),
+        sites => format!("moves of {sites} are frozen"),
+    };
+    let until = freeze.expires_at.map_or_else(String::new, |end| format!(" until {end}"));
+    format!("{moves} by {}{until}: {}", clean(freeze.owner.as_str()), clean(&freeze.reason))
 }
 
-/// Formats each field on its own line, then the table of parts.
-fn describe(shape: Shape, value: &Value, now: Timestamp, width: Option<usize>) -> String {
-    let (parts, columns) = shape.parts_columns().unwrap_or(("", &[]));
-    let mut rows = Vec::new();
-    let mut fields: Vec<_> = value.as_object().into_iter().flatten().collect();
+/// Formats a list of objects.
+pub(crate) fn format_list<T: Row>(items: &[Received<T>], now: Timestamp, width: Option<usize>) -> String {
+    let items: Vec<&T> = items.iter().map(|item| &item.value).collect();
+    render(&items, now, width)
+}
+
+/// Formats each field on its own line, then the table of the parts, which replaces their field.
+fn describe(
+    json: &Value,
+    parts: Option<(&str, Option<String>)>,
+    now: Timestamp,
+    width: Option<usize>,
+) -> String {
+    let mut lines = Vec::new();
+    let mut fields: Vec<_> = json.as_object().into_iter().flatten().collect();
     fields.sort_by_key(|(key, _)| rank(key));
     for (key, field) in fields {
-        if key == parts || field.is_null() {
+        if field.is_null() || parts.as_ref().is_some_and(|(name, _)| name == key) {
             continue;
         }
         let shown = match field {
             Value::Object(_) if key == "reason" => reason(field),
-            Value::String(text) if is_time(key) => {
-                age::of(text, now).map_or_else(|| clean(text), |age| format!("{} ({age})", clean(text)))
-            }
+            Value::String(text) if key == "at" || key.ends_with("At") => Time::parse(text)
+                .map_or_else(|| clean(text), |at| format!("{} ({})", clean(text), age::of(at, now))),
             other => plain(other),
         };
-        rows.push((format!("{}:", clean(key)), shown));
+        lines.push((format!("{}:", clean(key)), shown));
     }
-    let mut text = table::pairs(rows, width);
-    if let Some(items) = value.get(parts).and_then(Value::as_array).filter(|items| !items.is_empty()) {
+    let mut text = table::pairs(lines, width);
+    if let Some((_, Some(table))) = parts {
         text.push('\n');
-        text.push_str(&table(columns, items, now, width));
+        text.push_str(&table);
     }
     text
 }
@@ -169,94 +220,29 @@ fn rank(key: &str) -> usize {
     first.or(last).unwrap_or(FIRST.len())
 }
 
-fn reason(value: &Value) -> String {
-    let part = |key: &str| value.get(key).map(plain).unwrap_or_default();
-    match part("until").as_str() {
-        "" => format!("{}: {}", part("code"), part("message")),
-        until => format!("{}: {} (until {until})", part("code"), part("message")),
-    }
+/// Formats the reason of an operation or rollout on one line.
+fn reason(json: &Value) -> String {
+    let Ok(reason) = Reason::deserialize(json) else { return plain(json) };
+    let until = reason.until.map_or_else(String::new, |until| format!(" (until {until})"));
+    format!("{}: {}{until}", clean(reason.code.as_str()), clean(&reason.message))
 }
 
-fn table(columns: &Columns, items: &[Value], now: Timestamp, width: Option<usize>) -> String {
-    let cell = |item: &Value, path: &str| Some(field(item, path, now)).filter(|text| !text.is_empty());
-    let columns = columns.iter().map(|&(heading, path, priority): &(_, _, ColumnPriority)| {
-        let cells = items.iter().map(|item| cell(item, path).unwrap_or_else(|| "-".into()));
-        Column { heading, priority, cells: cells.collect() }
+/// Returns the table of the parts of an object; `None` without parts.
+fn rows<T: Row>(parts: &[T], now: Timestamp, width: Option<usize>) -> Option<String> {
+    (!parts.is_empty()).then(|| table(parts, now, width))
+}
+
+fn table<T: Row>(items: &[T], now: Timestamp, width: Option<usize>) -> String {
+    render(&items.iter().collect::<Vec<_>>(), now, width)
+}
+
+fn render<T: Row>(items: &[&T], now: Timestamp, width: Option<usize>) -> String {
+    let columns = T::COLUMNS.iter().map(|column| {
+        let cells = items.iter().map(|item| match (column.cell)(item, now) {
+            text if text.is_empty() => "-".to_owned(),
+            text => text,
+        });
+        table::Column { heading: column.heading, priority: column.priority, cells: cells.collect() }
     });
     table::render(columns.collect(), width)
-}
-
-fn field(item: &Value, path: &str, now: Timestamp) -> String {
-    match path {
-        "#step" => step(item),
-        "#status" => rollout_status(item),
-        "#state" => state(item),
-        "#sessions" => item["sessions"].as_array().map_or(0, Vec::len).to_string(),
-        "#took" => step_duration(item, now),
-        "/reason" if item.get("reason").is_some_and(Value::is_object) => {
-            item.pointer("/reason/code").map(plain).unwrap_or_default()
-        }
-        path if path.starts_with('#') => item.get(path).map(plain).unwrap_or_default(),
-        path => match item.pointer(path) {
-            Some(Value::String(text)) if is_time(path) => age::of(text, now).unwrap_or_else(|| clean(text)),
-            Some(value) => plain(value),
-            None => String::new(),
-        },
-    }
-}
-
-/// Returns a rollout's status, or `partly succeeded` if it succeeded without moving each of its sites.
-pub(crate) fn rollout_status(rollout: &Value) -> String {
-    match rollout.get("partial").and_then(Value::as_bool) {
-        Some(true) => "partly succeeded".to_owned(),
-        Some(false) | None => rollout.get("status").map(plain).unwrap_or_default(),
-    }
-}
-
-/// Returns a site's state, marked `(parked)` if its operation is parked.
-fn state(site: &Value) -> String {
-    let part = |key: &str| site.get(key).map(plain).unwrap_or_default();
-    match part("operationStatus").as_str() {
-        "parked" => format!("{} (parked)", part("state")),
-        _ => part("state"),
-    }
-}
-
-fn is_time(path: &str) -> bool {
-    path.ends_with("At") || path.ends_with("/at") || path == "at"
-}
-
-/// Returns the progress of an operation: finished and total steps, and the step that is running or has failed.
-fn step(operation: &Value) -> String {
-    let steps = operation.get("steps").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let status = |step: &Value| step.get("status").map(plain).unwrap_or_default();
-    let done = steps.iter().filter(|step| matches!(status(step).as_str(), "succeeded" | "skipped")).count();
-    if steps.is_empty() {
-        return String::new();
-    }
-    let current = steps.iter().find(|step| matches!(status(step).as_str(), "running" | "failed"));
-    let name = current.and_then(|step| step.get("name")).map(plain).unwrap_or_default();
-    format!("{done}/{} {name}", steps.len()).trim_end().to_owned()
-}
-
-fn step_duration(step: &Value, now: Timestamp) -> String {
-    let Some(started) = step.get("startedAt").and_then(Value::as_str) else { return String::new() };
-    match step.get("finishedAt").and_then(Value::as_str) {
-        Some(finished) => age::between(started, finished).unwrap_or_default(),
-        None => age::of(started, now).unwrap_or_default(),
-    }
-}
-
-/// Formats a value as text.
-pub(crate) fn plain(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => clean(text),
-        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
-        Value::Object(fields) => {
-            let pairs = fields.iter().filter(|(_, value)| !value.is_null());
-            pairs.map(|(key, value)| format!("{}={}", clean(key), plain(value))).collect::<Vec<_>>().join(" ")
-        }
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
-    }
 }

@@ -5,6 +5,7 @@ mod fake;
 mod offline;
 mod rejections;
 mod requests;
+mod samples;
 mod tables;
 mod tls;
 mod waiting;

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::fake::{FakeServer, Setting, run, run_in};
+use crate::samples;
 
 const GET: &str = "GET /sites/shop";
 
@@ -123,7 +124,7 @@ async fn an_unreachable_server_is_8() {
 async fn a_closed_output_is_not_an_error() {
     let setting = Setting { closed: true, ..Setting::default() };
     let result = run_in(
-        FakeServer::default().responds(GET, 200, json!({ "id": "shop" })),
+        FakeServer::default().responds(GET, 200, samples::site(json!({}))),
         &["site", "get", "shop"],
         setting,
     )
@@ -138,7 +139,7 @@ async fn the_doctor_reports_backends_and_token() {
     let well = FakeServer::default().responds("GET /readyz", 200, ready.clone()).responds(
         "GET /services",
         200,
-        json!({}),
+        samples::services(json!({})),
     );
     let result = run(well, &["doctor"]).await;
     assert_eq!(result.exit.code(), 0, "{}", result.err);

@@ -3,15 +3,16 @@
 use serde_json::{Value, json};
 
 use crate::fake::{FakeServer, Setting, run, run_in};
+use crate::samples;
 
 const DIGEST: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 fn operation() -> Value {
-    json!({ "id": "op-1", "kind": "provision", "status": "succeeded", "steps": [] })
+    samples::operation(json!({}))
 }
 
 fn rollout() -> Value {
-    json!({ "id": "rollout-1", "status": "succeeded", "waves": [], "total": 0, "succeeded": 0 })
+    samples::rollout(json!({}))
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,8 +113,14 @@ async fn reads_are_requested_by_path_and_filters() {
     ];
     for (line, expected) in cases {
         let what = expected.split('?').next().unwrap();
-        let result =
-            run(FakeServer::default().responds(what, 200, json!({ "items": [], "next": null })), line).await;
+        let response = match what {
+            "GET /services" => samples::services(json!({})),
+            site if site.starts_with("GET /sites/") => samples::site(json!({})),
+            "GET /rollouts/rollout-1" => rollout(),
+            "GET /operations/op-1" => operation(),
+            _ => json!({ "items": [], "next": null }),
+        };
+        let result = run(FakeServer::default().responds(what, 200, response), line).await;
         assert_eq!(result.fake.requests(), [expected], "{line:?}");
         assert_eq!(result.exit.code(), 0, "{line:?}: {}", result.err);
     }
@@ -156,15 +163,18 @@ async fn small_changes_complete_at_once() {
     ];
     for (line, status, expected) in cases {
         let what = expected.split(' ').take(2).collect::<Vec<_>>().join(" ");
-        let result = run(
-            FakeServer::default().responds(
-                &what,
-                status,
-                json!({ "message": "done", "token": "once", "items": [] }),
-            ),
-            line,
-        )
-        .await;
+        let (method, path) = what.split_once(' ').expect("a method and a path");
+        let response = match (method, path.split('/').nth(1).expect("a resource")) {
+            ("POST", "services") if path == "/services" => samples::selected(),
+            ("POST", "services") => json!({ "items": [] }),
+            (_, "rollouts") => rollout(),
+            (_, "tokens") => samples::token(json!({ "token": "once" })),
+            (_, "users") => samples::user(json!({})),
+            ("DELETE", _) => json!({ "id": "webhook-7" }),
+            (_, "webhooks") => samples::webhook(json!({ "key": "whsec_a" })),
+            other => panic!("no response to {other:?}"),
+        };
+        let result = run(FakeServer::default().responds(&what, status, response), line).await;
         assert_eq!(result.fake.requests(), [expected], "{line:?}");
         assert_eq!(result.exit.code(), 0, "{line:?}: {}", result.err);
     }
@@ -175,8 +185,7 @@ async fn small_changes_complete_at_once() {
 async fn a_password_is_prompted_for_or_read() {
     const SECRET: &str = "correct horse";
     let line = ["user", "create", "ada", "--role", "viewer"];
-    let fake =
-        || FakeServer::default().responds("POST /users", 201, json!({ "name": "ada", "sessions": [] }));
+    let fake = || FakeServer::default().responds("POST /users", 201, samples::user(json!({})));
     let expected = format!(r#"POST /users {{"name":"ada","password":"{SECRET}","role":"viewer"}}"#);
     let typed = |types| Setting { types, ..Setting::default() };
     let result = run_in(fake(), &line, typed(Some("correct horse\ncorrect horse\n"))).await;
@@ -211,7 +220,7 @@ async fn a_site_is_created_with_defaults_and_a_key() {
         FakeServer::default().responds(
             "POST /sites/create",
             201,
-            json!({ "id": "shop", "state": "created" }),
+            samples::site(json!({ "state": "created" })),
         ),
         &line,
     )
@@ -224,11 +233,8 @@ async fn a_site_is_created_with_defaults_and_a_key() {
 
 #[tokio::test(start_paused = true)]
 async fn only_a_new_token_is_on_standard_output() {
-    let fake = FakeServer::default().responds(
-        "POST /tokens",
-        201,
-        json!({ "id": "t", "name": "ci", "token": "s3cret" }),
-    );
+    let fake =
+        FakeServer::default().responds("POST /tokens", 201, samples::token(json!({ "token": "s3cret" })));
     let result = run(fake, &["token", "create", "ci", "--role", "viewer"]).await;
     assert_eq!(result.out, "s3cret\n");
     assert!(!result.err.contains("s3cret"));

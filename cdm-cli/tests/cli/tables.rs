@@ -3,16 +3,14 @@
 use serde_json::{Value, json};
 
 use crate::fake::{FakeServer, Setting, run, run_in};
+use crate::samples;
 
 fn site(id: &str) -> Value {
-    json!({
-        "id": id, "state": "active", "service": "blue", "routedService": "green", "canonicalHostname": "a.example",
-        "theme": "t", "operation": null, "createdAt": "2029-12-31T23:55:00Z"
-    })
+    samples::site(json!({ "id": id, "createdAt": "2029-12-31T23:55:00.000Z" }))
 }
 
 fn page(ids: std::ops::Range<u32>, next: Option<&str>) -> Value {
-    json!({ "items": ids.map(|id| json!({ "id": format!("s{id}") })).collect::<Vec<_>>(), "next": next })
+    json!({ "items": ids.map(|id| site(&format!("s{id}"))).collect::<Vec<_>>(), "next": next })
 }
 
 #[tokio::test(start_paused = true)]
@@ -78,16 +76,14 @@ async fn lists_follow_cursors_up_to_the_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn an_operation_shows_its_steps() {
-    let operation = json!({
-        "id": "op-1", "kind": "provision", "status": "parked", "site": "shop", "rollout": null,
-        "reason": { "code": "job_failed", "message": "exit 1", "until": null },
-        "createdAt": "2029-12-31T00:00:00Z",
+    let operation = samples::operation(json!({
+        "status": "parked", "reason": samples::reason("job_failed", "exit 1"), "createdAt": "2029-12-31T00:00:00Z",
         "steps": [
             { "name": "Install", "status": "succeeded", "attempts": 1, "job": "shop-install-1",
               "startedAt": "2029-12-31T00:00:00Z", "finishedAt": "2029-12-31T00:01:30Z", "message": null },
             { "name": "Ingress", "status": "running", "attempts": 2, "message": "again" }
         ]
-    });
+    }));
     let result =
         run(FakeServer::default().responds("GET /operations/op-1", 200, operation), &["op", "get", "op-1"])
             .await;
@@ -101,13 +97,12 @@ async fn an_operation_shows_its_steps() {
 
 #[tokio::test(start_paused = true)]
 async fn services_show_the_canary() {
-    let services = json!({
-        "canary": { "selector": "green", "image": "r@sha256:b" },
+    let services = samples::services(json!({
         "services": {
             "blue": { "image": "r@sha256:a", "desired": 2, "ready": 2, "updated": 2, "available": 2, "sites": 5, "verdict": "healthy" },
             "green": { "image": "r@sha256:b", "desired": 2, "ready": 1, "updated": 2, "available": 1, "sites": 0, "verdict": "unknown" }
         }
-    });
+    }));
     let result =
         run(FakeServer::default().responds("GET /services", 200, services), &["services", "show"]).await;
     assert_eq!(
@@ -115,5 +110,43 @@ async fn services_show_the_canary() {
         "SERVICE   CANARY   READY   UPDATED   AVAILABLE   SITES   VERDICT   OPERATION   IMAGE\n\
          blue      -        2/2     2         2           5       healthy   -           r@sha256:a\n\
          green     active   1/2     2         1           0       unknown   -           r@sha256:b\n"
+    );
+}
+
+/// A newer server sends values and fields that this version does not know.
+#[tokio::test(start_paused = true)]
+async fn unknown_values_and_fields_are_printed() {
+    let operation = || {
+        let steps = json!([samples::step("Install", "delayed")]);
+        samples::operation(json!({
+            "kind": "archive", "status": "suspended", "service": "red", "steps": steps, "priority": "high",
+            "reason": samples::reason("moon_phase", "not tonight")
+        }))
+    };
+    let fake = || FakeServer::default().responds("GET /operations/op-1", 200, operation());
+    let table = run(fake(), &["op", "get", "op-1"]).await;
+    for part in ["suspended", "archive", "red", "delayed", "moon_phase: not tonight", "priority:", "high"] {
+        assert!(table.out.contains(part), "{part} in {}", table.out);
+    }
+    let json = run(fake(), &["op", "get", "op-1", "-o", "json"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&json.out).unwrap(), operation());
+    let fake = FakeServer::default().responds(
+        "GET /operations",
+        200,
+        json!({ "items": [operation()], "next": null }),
+    );
+    let list = run(fake, &["op", "list"]).await;
+    assert!(list.out.contains("suspended") && list.out.contains("moon_phase"), "{}", list.out);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_of_another_form_is_an_error() {
+    let fake = FakeServer::default().responds("GET /sites/shop", 200, json!({ "name": "not a site" }));
+    let result = run(fake, &["site", "get", "shop"]).await;
+    assert_eq!(result.exit.code(), 1);
+    assert!(
+        result.err.starts_with("error: the server's response is invalid: missing field"),
+        "{}",
+        result.err
     );
 }

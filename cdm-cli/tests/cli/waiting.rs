@@ -5,26 +5,24 @@ use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use crate::fake::{FakeServer, Script, Setting, event, run, run_in};
+use crate::samples;
 
 const PROVISION: &str = "POST /sites/shop/provision";
 const POLL: &str = "GET /operations/op-1";
 
 fn operation(status: &str, install: &str) -> Value {
-    json!({
-        "id": "op-1", "kind": "provision", "site": "shop", "status": status,
-        "steps": [{ "name": "Install", "status": install, "attempts": 1 }],
-        "reason": null
-    })
+    samples::operation(json!({ "status": status, "steps": [samples::step("Install", install)] }))
 }
 
 fn rollout(status: &str, succeeded: u64, failed: u64) -> Value {
-    json!({
-        "id": "rollout-1", "status": status, "total": 4, "succeeded": succeeded, "failed": failed, "running": 0,
-        "pending": 4 - succeeded - failed, "skipped": 0, "parked": 0,
-        "waves": [
-            { "name": "1", "total": 4, "succeeded": succeeded, "failed": failed, "pending": 4 - succeeded - failed }
-        ]
-    })
+    let pending = 4 - succeeded - failed;
+    let wave = json!({
+        "name": "1", "total": 4, "succeeded": succeeded, "failed": failed, "running": 0, "pending": pending,
+        "skipped": 0, "parked": 0
+    });
+    samples::rollout(json!({
+        "status": status, "total": 4, "succeeded": succeeded, "failed": failed, "pending": pending, "waves": [wave]
+    }))
 }
 
 #[tokio::test(start_paused = true)]
@@ -119,13 +117,13 @@ async fn without_a_wait_the_id_is_printed() {
     let result = run(fake(), &["site", "provision", "shop", "--no-wait"]).await;
     assert_eq!((result.exit.code(), result.out.as_str(), result.err.as_str()), (0, "op-1\n", ""));
     let result = run(fake(), &["site", "provision", "shop", "--no-wait", "-o", "yaml"]).await;
-    assert!(result.out.starts_with("id: op-1\n"), "{}", result.out);
+    assert!(result.out.contains("\nid: op-1\n"), "{}", result.out);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_parked_operation_prints_its_reason_and_what_clears_it() {
     let mut parked = operation("parked", "running");
-    parked["reason"] = json!({ "code": "theme_missing", "message": "theme `t` is not in the image" });
+    parked["reason"] = samples::reason("theme_missing", "theme `t` is not in the image");
     let fake = FakeServer::default().responds(POLL, 200, parked);
     let result = run(fake, &["op", "watch", "op-1"]).await;
     assert_eq!(result.exit.code(), 1);
@@ -137,7 +135,7 @@ async fn a_parked_operation_prints_its_reason_and_what_clears_it() {
 /// A rollout that finds another digest than its own does not continue automatically.
 fn waiting_for_confirmation() -> Value {
     let mut waits = rollout("waiting", 1, 0);
-    waits["reason"] = json!({ "code": "digest_changed", "message": "`green` runs another digest" });
+    waits["reason"] = samples::reason("digest_changed", "`green` runs another digest");
     waits
 }
 
@@ -203,7 +201,7 @@ async fn a_requested_end_is_a_success() {
 }
 
 fn event_about(id: &str, what: &str) -> cdm_cli::transport::Event {
-    let data = json!({ "at": "2030-01-01T00:00:00Z", "subject": "op-1", "what": what }).to_string();
+    let data = json!({ "at": "2030-01-01T00:00:00.000Z", "subject": "op-1", "what": what }).to_string();
     cdm_cli::transport::Event { data, ..event(id, "step") }
 }
 
@@ -219,7 +217,10 @@ async fn events_resume_after_a_restart() {
         .streams(Script::Rejected(403));
     let result = run(fake, &["events"]).await;
     assert_eq!(result.exit.code(), 3, "only a rejection ends the command: {}", result.err);
-    assert_eq!(result.out, "2030-01-01T00:00:00Z  op-1  queued\n2030-01-01T00:00:00Z  op-1  running\n");
+    assert_eq!(
+        result.out,
+        "2030-01-01T00:00:00.000Z  op-1  queued\n2030-01-01T00:00:00.000Z  op-1  running\n"
+    );
     let after: Vec<_> = result.fake.event_requests().into_iter().map(|(_, id)| id).collect();
     let (none, one, two) = (None, Some("1".to_owned()), Some("2".to_owned()));
     assert_eq!(after, [none, one.clone(), one.clone(), one.clone(), one, two]);

@@ -5,11 +5,11 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cdm_cli::{Cli, Shape};
+use cdm_cli::Cli;
 use clap::CommandFactory;
 use serde_json::Value;
 
-use crate::story::{self, Printed};
+use crate::story::{self, Printed, Shape};
 use crate::test_env::{Running, Stream, TestEnv, cdm, execute};
 
 /// Commands with separate tests below.
@@ -26,12 +26,12 @@ fn every_command_has_its_turn() {
         let result = env.run(&words).ends(0);
         match printed {
             Printed::Script => assert!(result.out.contains("cdm"), "{name}"),
-            Printed::One(shape) => assert_fields(shape, &with_jq(&result.out), name),
+            Printed::One(shape) => shape.assert(&with_jq(&result.out), name),
             Printed::Many(shape) => {
                 let value = with_jq(&result.out);
                 let items = value["items"].as_array().unwrap_or_else(|| panic!("{name}: {value}"));
                 assert!(!items.is_empty(), "{name}");
-                items.iter().for_each(|item| assert_fields(shape, item, name));
+                items.iter().for_each(|item| shape.assert(item, name));
             }
         }
     });
@@ -48,28 +48,6 @@ fn leaves(command: &clap::Command, before: &str, into: &mut BTreeSet<String>) {
             leaves(part, &name, into);
         } else {
             into.insert(name);
-        }
-    }
-}
-
-/// Asserts that a response of the API has every field that a table shows.
-fn assert_fields(shape: Shape, value: &Value, name: &str) {
-    assert!(value.is_object(), "{name}: {value}");
-    let items: Vec<&Value> = match shape {
-        Shape::Services => value["services"].as_object().expect("services").values().collect(),
-        Shape::Plan => value["sites"].as_array().expect("sites").iter().collect(),
-        _ => vec![value],
-    };
-    for item in items {
-        for field in shape.fields() {
-            assert!(item.pointer(field).is_some(), "{name}: no {field} in {item}");
-        }
-    }
-    if let Some((key, fields)) = shape.parts() {
-        let parts = value[key].as_array().unwrap_or_else(|| panic!("{name}: no {key} in {value}"));
-        assert!(!parts.is_empty(), "{name}: {value}");
-        for (part, field) in parts.iter().flat_map(|part| fields.iter().map(move |field| (part, field))) {
-            assert!(part.pointer(field).is_some(), "{name}: no {field} in {part}");
         }
     }
 }

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use cdm_cli::{Cli, args, manual};
-use cdm_core::domain::{OperationKind, State};
+use cdm_cli::{Cli, manual};
 use cdm_testkit::backends;
 use clap::CommandFactory;
 
@@ -128,11 +127,4 @@ fn bash_completes() {
     };
     let output = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.split_whitespace().collect::<BTreeSet<_>>(), ["promote", "provision"].into());
-}
-
-#[test]
-fn filter_values_are_those_of_the_core() {
-    assert_eq!(args::STATES.to_vec(), State::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>());
-    let kinds: BTreeSet<_> = OperationKind::ALL.iter().map(|kind| kind.as_str()).collect();
-    assert_eq!(kinds, args::KINDS.into());
 }

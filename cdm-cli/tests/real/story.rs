@@ -1,8 +1,86 @@
 //! One scenario that runs every command of `cdm`, and passes each to a callback that checks it.
 
-use cdm_cli::Shape;
+use cdm_cli::{NamedService, headings};
+use cdm_http::api::audit::AuditEntry;
+use cdm_http::api::freeze::Freeze;
+use cdm_http::api::health::Ready;
+use cdm_http::api::operation::Operation;
+use cdm_http::api::plan::Plan;
+use cdm_http::api::rollout::Rollout;
+use cdm_http::api::services::{Release, Selected, Services};
+use cdm_http::api::site::Site;
+use cdm_http::api::token::Token;
+use cdm_http::api::user::User;
+use cdm_http::api::webhook::Webhook;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::test_env::{TestEnv, image};
+
+/// The kind of object that a command prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Site,
+    Operation,
+    Rollout,
+    Plan,
+    Freeze,
+    Webhook,
+    Token,
+    User,
+    Audit,
+    Release,
+    Services,
+    Selection,
+    Health,
+    Done,
+}
+
+impl Shape {
+    /// Asserts that a printed object is an object of the API, with the parts that a table shows.
+    pub(crate) fn assert(self, json: &Value, name: &str) {
+        fn parse<T: DeserializeOwned>(json: &Value, name: &str) -> T {
+            serde_json::from_value(json.clone()).unwrap_or_else(|error| panic!("{name}: {error} in {json}"))
+        }
+        assert!(json.is_object(), "{name}: {json}");
+        match self {
+            Self::Site => drop(parse::<Site>(json, name)),
+            Self::Operation => assert!(!parse::<Operation>(json, name).steps.is_empty(), "{name}: {json}"),
+            Self::Rollout => assert!(!parse::<Rollout>(json, name).waves.is_empty(), "{name}: {json}"),
+            Self::Plan => assert!(!parse::<Plan>(json, name).waves.is_empty(), "{name}: {json}"),
+            Self::Freeze => drop(parse::<Freeze>(json, name)),
+            Self::Webhook => drop(parse::<Webhook>(json, name)),
+            Self::Token => drop(parse::<Token>(json, name)),
+            Self::User => drop(parse::<User>(json, name)),
+            Self::Audit => drop(parse::<AuditEntry>(json, name)),
+            Self::Release => drop(parse::<Release>(json, name)),
+            Self::Services => assert_eq!(parse::<Services>(json, name).services.len(), 2, "{name}: {json}"),
+            Self::Selection => drop(parse::<Selected>(json, name)),
+            Self::Health => {
+                let ready = serde_json::json!({ "status": json["server"], "backends": json["backends"] });
+                assert!(!parse::<Ready>(&ready, name).backends.is_empty(), "{name}: {json}");
+            }
+            Self::Done => {}
+        }
+    }
+
+    /// Returns the headings of the list; none for an object that is never in a list.
+    pub(crate) fn headings(self) -> Vec<&'static str> {
+        match self {
+            Self::Site => headings::<Site>(),
+            Self::Operation => headings::<Operation>(),
+            Self::Rollout => headings::<Rollout>(),
+            Self::Freeze => headings::<Freeze>(),
+            Self::Webhook => headings::<Webhook>(),
+            Self::Token => headings::<Token>(),
+            Self::User => headings::<User>(),
+            Self::Audit => headings::<AuditEntry>(),
+            Self::Release => headings::<Release>(),
+            Self::Services => headings::<NamedService>(),
+            Self::Plan | Self::Selection | Self::Health | Self::Done => Vec::new(),
+        }
+    }
+}
 
 /// What a command prints.
 #[derive(Clone, Copy, Debug)]

@@ -7,6 +7,8 @@ use cdm_core::domain::rollout;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::fields::non_null;
+
 /// A health gate: the check that each site must pass before and after its move.
 ///
 /// Before the move, the check is sent to the target service with the hostname of the site. After the move, the check is
@@ -19,9 +21,9 @@ pub struct Gate {
     #[schema(min_length = 1, max_length = 500, pattern = "^/[!-\"$-~]*$")]
     pub path: String,
     /// The required HTTP status. Default: 200.
-    #[schema(minimum = 200, maximum = 599)]
-    #[serde(default = "ok")]
-    pub status: u16,
+    #[schema(value_type = u16, required = false, minimum = 200, maximum = 599)]
+    #[serde(default, deserialize_with = "non_null", skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
     /// A text that the body must contain.
     #[schema(min_length = 1, max_length = 500)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,24 +33,29 @@ pub struct Gate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_latency_ratio: Option<f64>,
     /// The maximum time until a moved route reaches the new service, in seconds. Default: 30.
-    #[schema(minimum = 0, maximum = 300)]
-    #[serde(default = "settle")]
-    pub settle: u64,
-}
-
-const fn ok() -> u16 {
-    200
-}
-
-const fn settle() -> u64 {
-    rollout::HealthGate::DEFAULT_SETTLE.as_secs()
+    #[schema(value_type = u64, required = false, minimum = 0, maximum = 300)]
+    #[serde(default, deserialize_with = "non_null", skip_serializing_if = "Option::is_none")]
+    pub settle: Option<u64>,
 }
 
 impl Gate {
-    pub(crate) fn parse(&self) -> Result<rollout::HealthGate, NameError> {
+    /// Returns the required HTTP status.
+    pub fn required_status(&self) -> u16 {
+        self.status.unwrap_or(200)
+    }
+
+    fn settle(&self) -> Duration {
+        self.settle.map_or(rollout::HealthGate::DEFAULT_SETTLE, Duration::from_secs)
+    }
+
+    /// Validates the gate.
+    ///
+    /// # Errors
+    /// The first rule that the gate breaks.
+    pub fn parse(&self) -> Result<rollout::HealthGate, NameError> {
         let mut gate = rollout::HealthGate::new(&self.path)?
-            .with_status(self.status)?
-            .with_settle(Duration::from_secs(self.settle))?;
+            .with_status(self.required_status())?
+            .with_settle(self.settle())?;
         if let Some(text) = &self.contains {
             gate = gate.with_text(text)?;
         }
@@ -69,10 +76,10 @@ impl From<&rollout::HealthGate> for Gate {
     fn from(gate: &rollout::HealthGate) -> Self {
         Self {
             path: gate.path().to_owned(),
-            status: gate.status(),
+            status: Some(gate.status()),
             contains: gate.text().map(str::to_owned),
             max_latency_ratio: gate.latency().map(|thousandths| f64::from(thousandths) / 1_000.0),
-            settle: gate.settle().as_secs(),
+            settle: Some(gate.settle().as_secs()),
         }
     }
 }

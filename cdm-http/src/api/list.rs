@@ -1,10 +1,10 @@
 //! Pages of lists, and the response to a removal.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// A page of a list.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Listing<T: ToSchema> {
     /// The items of the page.
     pub items: Vec<T>,
@@ -14,7 +14,7 @@ pub struct Listing<T: ToSchema> {
 }
 
 /// The response to a removal.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Removed {
     /// The id of the removed object.
     pub id: String,

@@ -1,13 +1,49 @@
 //! The plan of a rollout in API responses.
 
 use cdm_core::domain::rollout::{self, Change};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::enums::{ChangeWord, ServiceName};
+use super::{Digest, ServiceName, SiteId, wire_enum};
+
+wire_enum! {
+    /// What a rollout would do with a site.
+    pub enum PlannedChange from Change {
+        /// The site is moved or assigned to the service.
+        Move = "move" (Change::Move),
+        /// The site is already on the service.
+        InPlace = "in_place" (Change::InPlace),
+        /// The site is skipped because another operation runs on it.
+        Busy = "busy" (Change::Busy),
+        /// The site is skipped because it is frozen.
+        Frozen = "frozen" (Change::Frozen),
+    }
+}
+
+wire_enum! {
+    /// The code of a warning about a plan.
+    pub enum WarningCode {
+        /// No site is in scope.
+        Empty = "empty",
+        /// An image is deployed before the rollout.
+        DeployFirst = "deploy_first",
+        /// Sites are already on the service.
+        InPlace = "in_place",
+        /// The service is not ready.
+        NotReady = "not_ready",
+        /// Other operations run on sites of the plan.
+        Busy = "busy",
+        /// Sites of the plan are frozen, or all sites are.
+        Frozen = "frozen",
+        /// Another rollout is not finished.
+        RolloutInFlight = "rollout_in_flight",
+        /// Requested sites do not exist.
+        UnknownSites = "unknown_sites",
+    }
+}
 
 /// The plan of a rollout: what it would do if it were started now.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
     /// The hash of the plan. If it is sent as `planHash` with the request to start the rollout, the request is rejected if
@@ -15,14 +51,13 @@ pub struct Plan {
     #[schema(pattern = "^[0-9a-f]{64}$")]
     pub plan_hash: String,
     /// The service that the sites would be assigned or moved to.
-    #[schema(value_type = ServiceName)]
-    pub service: String,
+    pub service: ServiceName,
     /// The digest that the service must run.
     #[schema(required = true)]
-    pub digest: Option<String>,
+    pub digest: Option<Digest>,
     /// The digest that the service runs now.
     #[schema(required = true)]
-    pub running: Option<String>,
+    pub running: Option<Digest>,
     /// The number of sites in the plan.
     pub total: u32,
     /// The number of sites that would be moved or assigned.
@@ -42,7 +77,7 @@ pub struct Plan {
 }
 
 /// A wave of a plan.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlannedWave {
     /// The wave as it was requested, such as `10%`.
@@ -56,26 +91,24 @@ pub struct PlannedWave {
 }
 
 /// A site of a plan.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlannedSite {
     /// The id of the site.
-    pub id: String,
+    pub id: SiteId,
     /// The service that the site is assigned to.
-    #[schema(value_type = ServiceName)]
-    pub service: String,
+    pub service: ServiceName,
     /// The last observed target of the site's route; null without a route.
-    #[schema(value_type = Option<ServiceName>, required = true)]
-    pub routed_service: Option<String>,
+    #[schema(required = true)]
+    pub routed_service: Option<ServiceName>,
     /// The name of the site's wave.
     pub wave: String,
     /// What the rollout would do with the site.
-    #[schema(value_type = ChangeWord)]
-    pub change: String,
+    pub change: PlannedChange,
 }
 
 /// The calls that a plan needs.
-#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Calls {
     /// Writes of site records.
@@ -91,23 +124,13 @@ pub struct Calls {
 }
 
 /// A warning about a plan.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Warning {
     /// A stable code, for programs.
-    #[schema(pattern = "^[a-z_]+$")]
-    pub code: String,
+    #[schema(value_type = String, pattern = "^[a-z_]+$")]
+    pub code: WarningCode,
     /// The details, for people. The text may change.
     pub message: String,
-}
-
-/// Returns the wire name of a change.
-pub(crate) const fn change(change: Change) -> &'static str {
-    match change {
-        Change::Move => "move",
-        Change::InPlace => "in_place",
-        Change::Busy => "busy",
-        Change::Frozen => "frozen",
-    }
 }
 
 impl From<&rollout::Plan> for Plan {
@@ -115,22 +138,22 @@ impl From<&rollout::Plan> for Plan {
         let waves: Vec<_> = plan.waves.iter().map(PlannedWave::from).collect();
         let name = |wave: usize| plan.waves.get(wave).map(|wave| wave.name.clone()).unwrap_or_default();
         let site = |(site, wave, planned): &(rollout::Candidate, usize, Change)| PlannedSite {
-            id: site.id.to_string(),
-            service: site.service.to_string(),
-            routed_service: site.routed.map(|service| service.to_string()),
+            id: SiteId::from(&site.id),
+            service: site.service.into(),
+            routed_service: site.routed.map(ServiceName::from),
             wave: name(*wave),
-            change: change(*planned).to_owned(),
+            change: (*planned).into(),
         };
         let rollout::CallEstimate { site_writes, route_writes, checkpoints, jobs, probes } = plan.calls;
         let warning = |warning: &rollout::Warning| Warning {
-            code: warning.code.to_owned(),
+            code: WarningCode::from(warning.code),
             message: warning.message.clone(),
         };
         Self {
             plan_hash: plan.hash.clone(),
-            service: plan.inputs.target.to_string(),
-            digest: plan.inputs.digest.map(|digest| digest.to_string()),
-            running: plan.inputs.running.map(|digest| digest.to_string()),
+            service: plan.inputs.target.into(),
+            digest: plan.inputs.digest.as_ref().map(Digest::from),
+            running: plan.inputs.running.as_ref().map(Digest::from),
             total: waves.iter().map(|wave| wave.total).sum(),
             moves: waves.iter().map(|wave| wave.moves).sum(),
             in_place: waves.iter().map(|wave| wave.in_place).sum(),
@@ -145,8 +168,8 @@ impl From<&rollout::Plan> for Plan {
 
 impl Plan {
     /// Returns whether a rollout with this plan can start: it has sites, and all requested sites exist.
-    pub(crate) fn can_start(&self) -> bool {
-        self.total > 0 && self.warnings.iter().all(|warning| warning.code != "unknown_sites")
+    pub fn can_start(&self) -> bool {
+        self.total > 0 && self.warnings.iter().all(|warning| warning.code != WarningCode::UnknownSites)
     }
 }
 

@@ -2,44 +2,56 @@
 
 use std::collections::BTreeMap;
 
-use cdm_core::domain::service::{self, Verdict};
-use cdm_core::domain::{Color, Digest, ImageError, OperationId, Subject};
+use cdm_core::domain::{self, Color, ImageError, Subject, service};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::enums::{ServiceName, VerdictWord};
 use super::freeze::Freeze;
-use super::time;
-use crate::error::ApiError;
+use super::operation::Operation;
+use super::{ActorName, Digest, InvalidFields, OperationId, RolloutId, ServiceName, Time, wire_enum};
+
+wire_enum! {
+    /// The verdict on a digest; `rolled_back` stays until a user sets another verdict.
+    pub enum Verdict from service::Verdict {
+        /// The digest has no verdict.
+        Unknown = "unknown" (service::Verdict::Unknown),
+        /// The digest works.
+        Healthy = "healthy" (service::Verdict::Healthy),
+        /// A rollback replaced the digest.
+        RolledBack = "rolled_back" (service::Verdict::RolledBack),
+        /// The digest is bad.
+        Bad = "bad" (service::Verdict::Bad),
+    }
+}
 
 /// Both services and the active canary.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Services {
     /// The active canary and its image.
     pub canary: Canary,
     /// The services by name: `blue` and `green`.
-    pub services: BTreeMap<String, Service>,
+    #[schema(value_type = BTreeMap<String, Service>)]
+    pub services: BTreeMap<ServiceName, Service>,
     /// The unfinished rollout that moves sites; null without one.
     #[schema(required = true)]
-    pub rollout: Option<String>,
+    pub rollout: Option<RolloutId>,
     /// The freezes in effect.
     pub freezes: Vec<Freeze>,
 }
 
 /// The active canary: the target of promotes and rollouts, and the default service of new sites.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Canary {
     /// The name of the service.
-    #[schema(value_type = ServiceName)]
     #[serde(rename = "selector")]
-    pub color: String,
+    pub service: ServiceName,
     /// The image of the service; null if the service runs no image by digest.
     #[schema(required = true)]
     pub image: Option<String>,
 }
 
 /// The state of a service: its image, pods, sites and verdict.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Service {
     /// The image of the service; null if the service runs no image by digest.
     #[schema(required = true)]
@@ -55,15 +67,14 @@ pub struct Service {
     /// The number of sites that are assigned to the service.
     pub sites: u64,
     /// The verdict on the digest of the service.
-    #[schema(value_type = VerdictWord)]
-    pub verdict: String,
+    pub verdict: Verdict,
     /// The deploy that runs on the service; null without one.
     #[schema(required = true)]
-    pub operation: Option<String>,
+    pub operation: Option<OperationId>,
 }
 
 /// The result of a selection.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Selected {
     /// The result as text.
     pub message: String,
@@ -76,61 +87,59 @@ pub struct Selected {
 }
 
 /// The result of a selection, or the operation of a deploy.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum Changed {
     /// The response to a request with `selector`.
     Selected(Selected),
     /// The response to a request with `imageTag`.
-    Deployed(Box<super::operation::Operation>),
+    Deployed(Box<Operation>),
 }
 
 /// A release: one deploy of a digest to a service.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Release {
     /// The service that the digest was deployed to.
-    #[schema(value_type = ServiceName)]
-    pub service: String,
+    pub service: ServiceName,
     /// The deployed digest, with `sha256:`.
-    pub digest: String,
+    pub digest: Digest,
     /// When the digest was deployed.
-    #[schema(format = DateTime)]
-    pub deployed_at: String,
+    pub deployed_at: Time,
     /// The actor who deployed the digest.
-    pub deployed_by: String,
+    pub deployed_by: ActorName,
     /// The operation of the deploy; null for a digest that was found running.
     #[schema(required = true)]
-    pub operation: Option<String>,
+    pub operation: Option<OperationId>,
     /// The verdict on the digest.
-    #[schema(value_type = VerdictWord)]
-    pub verdict: String,
+    pub verdict: Verdict,
     /// The reason of the verdict.
     #[schema(required = true)]
     pub reason: Option<String>,
     /// When all pods with the digest became available.
-    #[schema(required = true, format = DateTime)]
-    pub ready_at: Option<String>,
+    #[schema(required = true)]
+    pub ready_at: Option<Time>,
 }
 
 impl Release {
-    pub(crate) fn new(color: Color, release: &service::Release) -> Self {
-        let operation = OperationId::on(release.number, Subject::Service(color));
+    /// Returns a release of the service `color` as the API shows it.
+    pub fn new(color: Color, release: &service::Release) -> Self {
+        let operation = domain::OperationId::on(release.number, Subject::Service(color));
         Self {
-            service: color.to_string(),
-            digest: release.digest.to_string(),
-            deployed_at: time(release.at),
-            deployed_by: release.by.to_string(),
-            operation: (release.number > 0).then(|| operation.to_string()),
-            verdict: release.verdict.as_str().to_owned(),
+            service: color.into(),
+            digest: Digest::from(&release.digest),
+            deployed_at: release.at.into(),
+            deployed_by: ActorName::from(&release.by),
+            operation: (release.number > 0).then(|| OperationId::from(&operation)),
+            verdict: release.verdict.into(),
             reason: release.reason.clone(),
-            ready_at: release.ready_at.map(time),
+            ready_at: release.ready_at.map(Time),
         }
     }
 }
 
 /// `true` or `false`, also as a string, since some clients send strings.
-#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum Flag {
     /// The value as a JSON boolean.
@@ -140,7 +149,7 @@ pub enum Flag {
 }
 
 /// A flag as a string: `"true"` or `"false"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FlagText {
     /// The string `"true"`, for a flag that is set.
@@ -160,7 +169,7 @@ impl Flag {
 }
 
 /// A request to select the active canary, or to deploy an image.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum ServicesChange {
     /// Selects the active canary.
@@ -170,17 +179,16 @@ pub enum ServicesChange {
 }
 
 /// A request to select the active canary.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SelectService {
     /// The service that becomes the active canary.
-    #[schema(value_type = ServiceName)]
     #[serde(rename = "selector")]
-    pub color: String,
+    pub service: ServiceName,
 }
 
 /// A request to deploy an image.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeployImage {
     /// The digest to deploy: 64 hex digits, with or without `sha256:`; or `[repository][:tag]@sha256:…` in the configured
@@ -188,10 +196,11 @@ pub struct DeployImage {
     #[schema(pattern = "^(([A-Za-z0-9._/:-]*@)?sha256:)?[0-9a-f]{64}$")]
     pub image_tag: String,
     /// Whether the routes of the service's sites are moved to the service after the deploy. Default: `false`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub promote: Option<Flag>,
     /// The service to deploy to. Default: the active canary.
-    #[schema(value_type = Option<ServiceName>)]
-    pub service: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
 }
 
 /// The unvalidated form of [`ServicesChange`], so that an error can name its field.
@@ -199,27 +208,26 @@ pub struct DeployImage {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ChangeServices {
     /// The service that becomes the active canary.
-    #[serde(rename = "selector")]
-    pub color: Option<String>,
+    pub selector: Option<ServiceName>,
     /// The digest to deploy.
     pub image_tag: Option<String>,
     /// Whether the routes of the service's sites are moved to the service after the deploy; only with an image.
     pub promote: Option<Flag>,
     /// The service to deploy to; only with an image. Default: the active canary.
-    pub service: Option<String>,
+    pub service: Option<ServiceName>,
 }
 
 /// A request to roll a service back.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rollback {
     /// The service to roll back. Default: the active canary.
-    #[schema(value_type = Option<ServiceName>)]
-    pub service: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
 }
 
 /// A user's verdict on a digest.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mark {
     /// The verdict to set.
@@ -230,7 +238,7 @@ pub struct Mark {
 }
 
 /// The verdicts that a user may set.
-#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MarkVerdict {
     /// Removes the verdict on the digest.
@@ -241,7 +249,7 @@ pub enum MarkVerdict {
     Bad,
 }
 
-impl From<MarkVerdict> for Verdict {
+impl From<MarkVerdict> for service::Verdict {
     fn from(verdict: MarkVerdict) -> Self {
         match verdict {
             MarkVerdict::Unknown => Self::Unknown,
@@ -252,14 +260,22 @@ impl From<MarkVerdict> for Verdict {
 }
 
 /// Parses an `imageTag`: a digest, or an image reference with a digest in the configured repository.
-pub(crate) fn digest(text: &str, repository: Option<&str>) -> Result<Digest, ApiError> {
+///
+/// # Errors
+/// The error of the field `imageTag`.
+pub fn digest(text: &str, repository: Option<&str>) -> Result<domain::Digest, InvalidFields> {
     digest_of("imageTag", text, repository)
 }
 
 /// Parses an image reference in the format of `imageTag` in another field.
-pub(crate) fn digest_of(field: &str, text: &str, repository: Option<&str>) -> Result<Digest, ApiError> {
-    Digest::of_image(text, repository).map_err(|broken| match broken {
-        ImageError::Tag => ApiError::coded("tags_not_allowed", field, broken.to_string()),
-        ImageError::Repository { .. } | ImageError::Digest(_) => ApiError::field(field, broken.to_string()),
+///
+/// # Errors
+/// The error of the field.
+pub fn digest_of(field: &str, text: &str, repository: Option<&str>) -> Result<domain::Digest, InvalidFields> {
+    domain::Digest::of_image(text, repository).map_err(|broken| match broken {
+        ImageError::Tag => InvalidFields::coded("tags_not_allowed", field, broken.to_string()),
+        ImageError::Repository { .. } | ImageError::Digest(_) => {
+            InvalidFields::one(field, broken.to_string())
+        }
     })
 }

@@ -1,25 +1,43 @@
 //! Sites in API requests and responses.
 
 use cdm_core::domain::{
-    Color, DatabaseName, Hostnames, Operation, SecretKind, SecretName, SiteId, SiteName, Theme,
+    self, Color, DatabaseName, Hostnames, Operation, SecretKind, SecretName, SiteName, State, Theme,
 };
 use cdm_core::manager::NewSite;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::enums::{OperationStatus, ServiceName, SiteState};
-use super::time;
-use crate::error::ApiError;
-use crate::extract::Fields;
+use super::operation::OperationStatus;
+use super::{Fields, InvalidFields, OperationId, ServiceName, SiteId, SiteUid, Time, wire_enum};
+
+wire_enum! {
+    /// The lifecycle state of a site.
+    pub enum SiteState from State {
+        /// The site is being created.
+        Creating = "creating" (State::Creating),
+        /// The site is created, and can be provisioned.
+        Created = "created" (State::Created),
+        /// The site is being provisioned.
+        Provisioning = "provisioning" (State::Provisioning),
+        /// The site serves requests.
+        Active = "active" (State::Active),
+        /// The site is being assigned to the active canary.
+        Upgrading = "upgrading" (State::Upgrading),
+        /// The site is being moved to the active canary.
+        Promoting = "promoting" (State::Promoting),
+        /// The site is being removed.
+        Terminating = "terminating" (State::Terminating),
+    }
+}
 
 /// A site of a tenant.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Site {
     /// The id of the site, which the user chose.
-    pub id: String,
+    pub id: SiteId,
     /// The unique id from which the names of the site's resources are derived; never reused.
-    pub uid: String,
+    pub uid: SiteUid,
     /// The title of the site.
     pub name: String,
     /// The theme of the site.
@@ -29,20 +47,18 @@ pub struct Site {
     /// The hostname that the other hostnames redirect to.
     pub canonical_hostname: String,
     /// The service that the site is assigned to.
-    #[schema(value_type = ServiceName)]
-    pub service: String,
+    pub service: ServiceName,
     /// The last observed target of the site's route; null without a route.
-    #[schema(required = true, value_type = Option<ServiceName>)]
-    pub routed_service: Option<String>,
+    #[schema(required = true)]
+    pub routed_service: Option<ServiceName>,
     /// The lifecycle state of the site.
-    #[schema(value_type = SiteState)]
-    pub state: String,
+    pub state: SiteState,
     /// The unfinished operation on the site; null without one.
     #[schema(required = true)]
-    pub operation: Option<String>,
+    pub operation: Option<OperationId>,
     /// The status of that operation; `parked` needs a user.
-    #[schema(required = true, value_type = Option<OperationStatus>)]
-    pub operation_status: Option<String>,
+    #[schema(required = true)]
+    pub operation_status: Option<OperationStatus>,
     /// The database of the site.
     pub database: Database,
     /// The names of the site's secrets.
@@ -50,24 +66,29 @@ pub struct Site {
     /// The prefix of the site's objects.
     pub object_prefix: String,
     /// When the site was created.
-    #[schema(format = DateTime)]
-    pub created_at: String,
+    pub created_at: Time,
     /// When the site last changed.
-    #[schema(format = DateTime)]
-    pub updated_at: String,
+    pub updated_at: Time,
     /// A number that increases with each change.
     pub version: u64,
 }
 
+impl Site {
+    /// Returns whether the unfinished operation on the site needs a user.
+    pub fn is_parked(&self) -> bool {
+        self.operation_status == Some(OperationStatus::Parked)
+    }
+}
+
 /// The database of a site.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Database {
     /// The name of the database and of its user.
     pub name: String,
 }
 
 /// The names of a site's secrets, without the prefix of the platform.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Secrets {
     /// The name of the secret with the database credentials.
     pub database: String,
@@ -75,41 +96,42 @@ pub struct Secrets {
     pub cms: String,
 }
 
-impl From<&cdm_core::domain::Site> for Site {
-    fn from(site: &cdm_core::domain::Site) -> Self {
+impl From<&domain::Site> for Site {
+    fn from(site: &domain::Site) -> Self {
         let secret = |kind| SecretName { uid: site.uid, kind }.to_string();
-        let subject = || cdm_core::domain::Subject::Site(site.id.clone());
-        let operation =
-            site.operation.as_ref().map(|current| Operation::live(subject(), current.clone()).id.to_string());
+        let subject = || domain::Subject::Site(site.id.clone());
+        let live = |current: &domain::operation::OperationState| {
+            OperationId::from(&Operation::live(subject(), current.clone()).id)
+        };
         Self {
-            id: site.id.to_string(),
-            uid: site.uid.to_string(),
+            id: SiteId::from(&site.id),
+            uid: SiteUid::from(&site.uid),
             name: site.name.to_string(),
             theme: site.theme.to_string(),
             hostnames: site.hostnames.all().iter().map(ToString::to_string).collect(),
             canonical_hostname: site.hostnames.canonical().to_string(),
-            service: site.service.to_string(),
-            routed_service: site.routed_service().map(|service| service.to_string()),
-            state: site.state().to_string(),
-            operation,
-            operation_status: site.operation.as_ref().map(|current| current.status.to_string()),
+            service: site.service.into(),
+            routed_service: site.routed_service().map(ServiceName::from),
+            state: site.state().into(),
+            operation: site.operation.as_ref().map(live),
+            operation_status: site.operation.as_ref().map(|current| current.status.into()),
             database: Database { name: DatabaseName::of(site.uid).to_string() },
             secrets: Secrets { database: secret(SecretKind::Database), cms: secret(SecretKind::Cms) },
             object_prefix: site.prefix().to_string(),
-            created_at: time(site.created_at),
-            updated_at: time(site.updated_at),
+            created_at: site.created_at.into(),
+            updated_at: site.updated_at.into(),
             version: site.version,
         }
     }
 }
 
 /// A request to create a site.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateSite {
     /// The id of the site; it must not contain `--`.
-    #[schema(pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", min_length = 1, max_length = 32)]
-    pub id: String,
+    #[schema(value_type = String, pattern = "^[a-z]([a-z0-9]|-[a-z0-9]){0,31}$", min_length = 1, max_length = 32)]
+    pub id: SiteId,
     /// The theme of the site: the name of the theme's directory.
     #[schema(pattern = "^[A-Za-z0-9_][A-Za-z0-9._-]*$", min_length = 1, max_length = 100)]
     pub theme: String,
@@ -117,8 +139,8 @@ pub struct CreateSite {
     #[schema(min_items = 1, max_items = 16)]
     pub hostnames: Vec<String>,
     /// The service that the site is assigned to. Default: the active canary.
-    #[schema(value_type = Option<ServiceName>)]
-    pub service: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
     /// The title of the site, in printable characters.
     #[schema(min_length = 1, max_length = 200)]
     pub name: String,
@@ -128,9 +150,13 @@ pub struct CreateSite {
 }
 
 impl CreateSite {
-    pub(crate) fn parse(&self) -> Result<NewSite, ApiError> {
+    /// Validates the request.
+    ///
+    /// # Errors
+    /// The errors of all invalid fields.
+    pub fn parse(&self) -> Result<NewSite, InvalidFields> {
         let mut fields = Fields::default();
-        let id = fields.parse("id", SiteId::parse(&self.id));
+        let id = fields.parse("id", domain::SiteId::parse(self.id.as_str()));
         let theme = fields.parse("theme", Theme::parse(&self.theme));
         let name = fields.parse("name", SiteName::parse(&self.name));
         let hostnames = Hostnames::parse(&self.hostnames, &self.canonical_hostname).map_err(|broken| {
@@ -141,7 +167,7 @@ impl CreateSite {
             };
             fields.reject(&field, &format!("`{}`: {}", broken.value(), broken.rule()));
         });
-        let service = self.service.as_deref().map(|text| fields.parse("service", Color::parse(text)));
+        let service = self.service.as_ref().map(|name| fields.parse("service", Color::parse(name.as_str())));
         let service = service.map_or(Some(None), |service| service.map(Some));
         let parsed = (|| {
             Some(NewSite {

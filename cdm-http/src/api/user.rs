@@ -1,69 +1,61 @@
 //! Users in API requests and responses. No response contains a password or its hash.
 
-use cdm_core::domain::{Role, UserName, user};
-use secrecy::SecretString;
-use serde::{Deserialize, Deserializer, Serialize};
+use cdm_core::domain::{self, user};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
-use super::enums::RoleName;
-use super::time;
-use crate::error::ApiError;
-use crate::extract::Fields;
-use crate::password;
+use super::fields::non_null;
+use super::token::Role;
+use super::{ActorName, Fields, InvalidFields, SessionId, Time, UserName, wire_enum};
+
+wire_enum! {
+    /// The second factor of a user.
+    pub enum SecondFactor {
+        /// The user has no second factor.
+        None = "none",
+        /// Time-based one-time codes (TOTP, RFC 6238).
+        Totp = "totp",
+    }
+}
+
+wire_enum! {
+    /// Whether an OpenID Connect account is bound to a user.
+    pub enum Identity {
+        /// No account is bound; the first account with the name of the user will be.
+        None = "none",
+        /// One account is bound, and other accounts are rejected.
+        Bound = "bound",
+    }
+}
 
 /// A user of the console.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct User {
     /// The name of the user, which is also the sign-in name.
-    pub name: String,
+    pub name: UserName,
     /// The user's name in the audit log.
-    pub actor: String,
+    pub actor: ActorName,
     /// The role of the user.
-    #[schema(value_type = RoleName)]
-    pub role: String,
+    pub role: Role,
     /// The actor who created the user.
-    pub created_by: String,
+    pub created_by: ActorName,
     /// When the user was created.
-    #[schema(format = DateTime)]
-    pub created_at: String,
+    pub created_at: Time,
     /// When the user was removed; null if they may sign in.
-    #[schema(required = true, format = DateTime)]
-    pub removed_at: Option<String>,
+    #[schema(required = true)]
+    pub removed_at: Option<Time>,
     /// The second factor of the user.
-    #[schema(value_type = SecondFactorName)]
-    pub second_factor: String,
+    pub second_factor: SecondFactor,
     /// Whether an OpenID Connect account is bound to the user.
-    #[schema(value_type = IdentityName)]
-    pub identity: String,
+    pub identity: Identity,
     /// The valid sessions of the user.
     pub sessions: Vec<Session>,
 }
 
-/// The second factor of a user.
-#[derive(Clone, Copy, Debug, ToSchema)]
-#[schema(rename_all = "lowercase")]
-#[allow(dead_code, reason = "only the OpenAPI document uses the type")]
-pub enum SecondFactorName {
-    /// The user has no second factor.
-    None,
-    /// Time-based one-time codes (TOTP, RFC 6238).
-    Totp,
-}
-
-/// Whether an OpenID Connect account is bound to a user.
-#[derive(Clone, Copy, Debug, ToSchema)]
-#[schema(rename_all = "lowercase")]
-#[allow(dead_code, reason = "only the OpenAPI document uses the type")]
-pub enum IdentityName {
-    /// No account is bound; the first account with the name of the user will be.
-    None,
-    /// One account is bound, and other accounts are rejected.
-    Bound,
-}
-
 /// The value that removes a property of a user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Absent {
     /// Removes the second factor, or unbinds the OpenID Connect account.
@@ -71,34 +63,33 @@ pub enum Absent {
 }
 
 /// A session: a browser in which a user is signed in.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Session {
     /// The id of the session.
-    pub id: String,
+    pub id: SessionId,
     /// The address from which the user signed in.
     #[schema(required = true)]
     pub from: Option<String>,
     /// When the user signed in.
-    #[schema(format = DateTime)]
-    pub created_at: String,
+    pub created_at: Time,
     /// When the session expires.
-    #[schema(format = DateTime)]
-    pub expires_at: String,
+    pub expires_at: Time,
 }
 
 impl User {
-    pub(crate) fn new(user: &user::User, users: &user::Users, now: cdm_core::domain::Timestamp) -> Self {
+    /// Returns a user as the API shows it, with the sessions that are valid `now`.
+    pub fn new(user: &user::User, users: &user::Users, now: domain::Timestamp) -> Self {
         let is_valid = |session: &&user::Session| session.user == user.name && session.lasts(now);
         Self {
-            name: user.name.to_string(),
-            actor: user.name.actor().to_string(),
-            role: user.role.to_string(),
-            created_by: user.by.to_string(),
-            created_at: time(user.at),
-            removed_at: user.removed.map(time),
-            second_factor: if user.second.is_some() { "totp" } else { "none" }.to_owned(),
-            identity: if user.identity.is_some() { "bound" } else { "none" }.to_owned(),
+            name: UserName::from(&user.name),
+            actor: ActorName::from(&user.name.actor()),
+            role: user.role.into(),
+            created_by: ActorName::from(&user.by),
+            created_at: user.at.into(),
+            removed_at: user.removed.map(Time),
+            second_factor: if user.second.is_some() { SecondFactor::Totp } else { SecondFactor::None },
+            identity: if user.identity.is_some() { Identity::Bound } else { Identity::None },
             sessions: users.sessions.iter().filter(is_valid).map(Session::from).collect(),
         }
     }
@@ -107,16 +98,16 @@ impl User {
 impl From<&user::Session> for Session {
     fn from(session: &user::Session) -> Self {
         Self {
-            id: session.id.to_string(),
+            id: SessionId::from(&session.id),
             from: session.from.clone(),
-            created_at: time(session.at),
-            expires_at: time(session.until),
+            created_at: session.at.into(),
+            expires_at: session.until.into(),
         }
     }
 }
 
 /// A request to create a user.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateUser {
     /// The sign-in name, for example an e-mail address in lower case. It must not be the name of another user, also of a
@@ -124,71 +115,85 @@ pub struct CreateUser {
     #[schema(pattern = "^[a-z0-9]([a-z0-9._@-]{0,62}[a-z0-9])?$", min_length = 1, max_length = 64)]
     pub name: String,
     /// The role of the user.
-    #[schema(value_type = RoleName)]
-    pub role: String,
+    pub role: Role,
     /// The password. A user without a password signs in with OpenID Connect.
     #[schema(value_type = Option<String>, min_length = 12, max_length = 128, nullable = false)]
-    #[serde(default, deserialize_with = "non_null")]
+    #[serde(
+        default,
+        deserialize_with = "non_null",
+        serialize_with = "exposed",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub password: Option<SecretString>,
 }
 
 /// A request to change a user; at least one field is required.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[schema(min_properties = 1)]
 pub struct ChangeUser {
     /// The new role, which applies from the next request on.
-    #[schema(value_type = Option<RoleName>, nullable = false)]
-    #[serde(default, deserialize_with = "non_null")]
-    pub role: Option<String>,
+    #[schema(nullable = false)]
+    #[serde(default, deserialize_with = "non_null", skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
     /// The new password. The user is signed out everywhere.
     #[schema(value_type = Option<String>, min_length = 12, max_length = 128, nullable = false)]
-    #[serde(default, deserialize_with = "non_null")]
+    #[serde(
+        default,
+        deserialize_with = "non_null",
+        serialize_with = "exposed",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub password: Option<SecretString>,
     /// `none` removes the second factor, so that the user can set up a new one. The user is signed out everywhere.
     #[schema(value_type = Option<Absent>, nullable = false)]
-    #[serde(default, deserialize_with = "non_null")]
+    #[serde(default, deserialize_with = "non_null", skip_serializing_if = "Option::is_none")]
     pub second_factor: Option<Absent>,
     /// `none` unbinds the OpenID Connect account; the next account with the name of the user is bound. The user is signed
     /// out everywhere.
     #[schema(value_type = Option<Absent>, nullable = false)]
-    #[serde(default, deserialize_with = "non_null")]
+    #[serde(default, deserialize_with = "non_null", skip_serializing_if = "Option::is_none")]
     pub identity: Option<Absent>,
 }
 
-/// Rejects null: a field is either absent or has a value.
-fn non_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(from).map(Some)
-}
-
-fn check_password(fields: &mut Fields, password: &SecretString, (name, passwords): (&str, bool)) {
-    if !passwords {
-        fields.reject("password", "passwords are disabled on this server; leave the field out");
-    } else if let Err(problem) = password::check_strength(password, name) {
-        fields.reject("password", problem);
-    }
+/// Serializes the password of a request, which is sent to the server.
+fn exposed<S: Serializer>(password: &Option<SecretString>, to: S) -> Result<S::Ok, S::Error> {
+    password.as_ref().map(ExposeSecret::expose_secret).serialize(to)
 }
 
 impl CreateUser {
-    /// Parses the request; `passwords` is whether users may have passwords.
-    pub(crate) fn parse(&self, passwords: bool) -> Result<(UserName, Role), ApiError> {
+    /// Validates the request; `check` returns the rule that a password breaks.
+    ///
+    /// # Errors
+    /// The errors of all invalid fields.
+    pub fn parse(
+        &self,
+        check: impl Fn(&SecretString, &str) -> Result<(), &'static str>,
+    ) -> Result<(domain::UserName, domain::Role), InvalidFields> {
         let mut fields = Fields::default();
-        let name = fields.parse("name", UserName::parse(&self.name));
-        let role = fields.parse("role", Role::parse(&self.role));
-        if let Some(password) = &self.password {
-            check_password(&mut fields, password, (&self.name, passwords));
+        let name = fields.parse("name", domain::UserName::parse(&self.name));
+        let role = fields.parse("role", domain::Role::parse(self.role.as_str()));
+        if let Some(Err(problem)) = self.password.as_ref().map(|password| check(password, &self.name)) {
+            fields.reject("password", problem);
         }
         fields.finish(name.zip(role))
     }
 }
 
 impl ChangeUser {
-    /// Parses the request for the user `name`, and returns the new role; `passwords` is whether users may have passwords.
-    pub(crate) fn parse(&self, name: &str, passwords: bool) -> Result<Option<Role>, ApiError> {
+    /// Validates the request for the user `name`, and returns the new role; `check` returns the rule that a password breaks.
+    ///
+    /// # Errors
+    /// The errors of all invalid fields.
+    pub fn parse(
+        &self,
+        name: &str,
+        check: impl Fn(&SecretString, &str) -> Result<(), &'static str>,
+    ) -> Result<Option<domain::Role>, InvalidFields> {
         let mut fields = Fields::default();
-        let role = self.role.as_deref().map(|role| fields.parse("role", Role::parse(role)));
-        if let Some(password) = &self.password {
-            check_password(&mut fields, password, (name, passwords));
+        let role = self.role.as_ref().map(|role| fields.parse("role", domain::Role::parse(role.as_str())));
+        if let Some(Err(problem)) = self.password.as_ref().map(|password| check(password, name)) {
+            fields.reject("password", problem);
         }
         let other = self.second_factor.is_some() || self.identity.is_some();
         if self.role.is_none() && self.password.is_none() && !other {

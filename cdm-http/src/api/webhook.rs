@@ -1,46 +1,94 @@
 //! Webhooks in API requests and responses. Only the response to the creation contains the signing key.
 
-use cdm_core::domain::webhook::{self, DeliveryState, Topic};
+use cdm_core::domain::webhook::{self, DeliveryState};
 use cdm_core::manager::NewWebhook;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::enums::{TopicName, WebhookState};
-use super::time;
-use crate::error::ApiError;
-use crate::extract::Fields;
+use super::{ActorName, Fields, InvalidFields, Time, WebhookId, wire_enum};
+
+wire_enum! {
+    /// A kind of event that webhooks send.
+    pub enum Topic {
+        /// An operation was accepted.
+        OperationQueued = "operation.queued",
+        /// An operation is running.
+        OperationRunning = "operation.running",
+        /// An operation waits.
+        OperationWaiting = "operation.waiting",
+        /// An operation finished a step.
+        OperationStep = "operation.step",
+        /// An operation is parked.
+        OperationParked = "operation.parked",
+        /// An operation succeeded.
+        OperationSucceeded = "operation.succeeded",
+        /// An operation failed.
+        OperationFailed = "operation.failed",
+        /// An operation was canceled.
+        OperationCancelled = "operation.cancelled",
+        /// A rollout waits.
+        RolloutWaiting = "rollout.waiting",
+        /// A rollout is running.
+        RolloutRunning = "rollout.running",
+        /// A rollout was paused.
+        RolloutPaused = "rollout.paused",
+        /// A rollout was halted.
+        RolloutHalted = "rollout.halted",
+        /// A rollout was aborted.
+        RolloutAborted = "rollout.aborted",
+        /// A rollout succeeded.
+        RolloutSucceeded = "rollout.succeeded",
+        /// A rollout failed.
+        RolloutFailed = "rollout.failed",
+    }
+}
+
+impl From<&webhook::Topic> for Topic {
+    fn from(topic: &webhook::Topic) -> Self {
+        Self::from(topic.as_str())
+    }
+}
+
+wire_enum! {
+    /// The delivery state of a webhook; `failing` is retried, `stopped` is not.
+    pub enum WebhookState {
+        /// Messages are delivered.
+        Active = "active",
+        /// The last attempt failed, and is repeated.
+        Failing = "failing",
+        /// No messages are sent.
+        Stopped = "stopped",
+    }
+}
 
 /// A webhook: a receiver of event messages.
-#[derive(Clone, Serialize, ToSchema)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Webhook {
     /// The opaque id of the webhook.
-    pub id: String,
+    pub id: WebhookId,
     /// The URL that messages are sent to.
     pub url: String,
     /// The kinds of events that are sent.
-    #[schema(value_type = Vec<TopicName>)]
-    pub events: Vec<&'static str>,
+    pub events: Vec<Topic>,
     /// The actor who created the webhook.
-    pub created_by: String,
+    pub created_by: ActorName,
     /// When the webhook was created.
-    #[schema(format = DateTime)]
-    pub created_at: String,
+    pub created_at: Time,
     /// Whether messages are delivered, retried or stopped.
-    #[schema(value_type = WebhookState)]
-    pub state: &'static str,
+    pub state: WebhookState,
     /// The number of consecutive failed attempts.
     pub failures: u32,
     /// Why the last attempt failed, or why the webhook is stopped.
     #[schema(required = true)]
     pub reason: Option<String>,
     /// When the next attempt is made; null unless the last attempt failed.
-    #[schema(required = true, format = DateTime)]
-    pub next_attempt_at: Option<String>,
+    #[schema(required = true)]
+    pub next_attempt_at: Option<Time>,
     /// When the webhook was stopped; null if it is not stopped.
-    #[schema(required = true, format = DateTime)]
-    pub stopped_at: Option<String>,
+    #[schema(required = true)]
+    pub stopped_at: Option<Time>,
 }
 
 impl std::fmt::Debug for Webhook {
@@ -50,43 +98,32 @@ impl std::fmt::Debug for Webhook {
     }
 }
 
-/// Formats the id of a webhook.
-pub(crate) fn id(number: u64) -> String {
-    format!("webhook-{number}")
-}
-
-/// Returns the number in the id of a webhook; `None` if the id is not valid.
-pub(crate) fn number(id: &str) -> Option<u64> {
-    let number = id.strip_prefix("webhook-")?.parse().ok()?;
-    (self::id(number) == id).then_some(number)
-}
-
 impl From<&webhook::Webhook> for Webhook {
     fn from(webhook: &webhook::Webhook) -> Self {
         let (state, failures, reason, next, stopped) = match &webhook.standing {
-            DeliveryState::Active => ("active", 0, None, None, None),
+            DeliveryState::Active => (WebhookState::Active, 0, None, None, None),
             DeliveryState::Failing { times, next, why, .. } => {
-                ("failing", *times, Some(why), Some(*next), None)
+                (WebhookState::Failing, *times, Some(why), Some(*next), None)
             }
-            DeliveryState::Stopped { at, why } => ("stopped", 0, Some(why), None, Some(*at)),
+            DeliveryState::Stopped { at, why } => (WebhookState::Stopped, 0, Some(why), None, Some(*at)),
         };
         Self {
-            id: id(webhook.number),
+            id: WebhookId::from_number(webhook.number),
             url: webhook.url.clone(),
-            events: webhook.topics.iter().map(|topic| topic.as_str()).collect(),
-            created_by: webhook.by.to_string(),
-            created_at: time(webhook.at),
+            events: webhook.topics.iter().map(Topic::from).collect(),
+            created_by: ActorName::from(&webhook.by),
+            created_at: webhook.at.into(),
             state,
             failures,
             reason: reason.cloned(),
-            next_attempt_at: next.map(time),
-            stopped_at: stopped.map(time),
+            next_attempt_at: next.map(Time),
+            stopped_at: stopped.map(Time),
         }
     }
 }
 
 /// A new webhook with its signing key.
-#[derive(Clone, Serialize, ToSchema)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct MadeWebhook {
     /// The webhook without its key.
     #[serde(flatten)]
@@ -96,7 +133,8 @@ pub struct MadeWebhook {
 }
 
 impl MadeWebhook {
-    pub(crate) fn new(record: &webhook::Webhook, key: &webhook::SigningKey) -> Self {
+    /// Returns a new webhook as the API shows it, with its key.
+    pub fn new(record: &webhook::Webhook, key: &webhook::SigningKey) -> Self {
         Self { record: Webhook::from(record), key: key.text().expose_secret().to_owned() }
     }
 }
@@ -108,7 +146,7 @@ impl std::fmt::Debug for MadeWebhook {
 }
 
 /// A request to create a webhook.
-#[derive(Clone, Deserialize, ToSchema)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateWebhook {
     /// The URL that messages are sent to: `https`, with a lower-case hostname that contains a dot. Private addresses are
@@ -116,8 +154,9 @@ pub struct CreateWebhook {
     #[schema(min_length = 1, max_length = 1000)]
     pub url: String,
     /// The kinds of events to send. Default: the end of operations and rollouts, and the states in which they need a user.
-    #[schema(value_type = Option<Vec<TopicName>>, min_items = 1, max_items = 15)]
-    pub events: Option<Vec<String>>,
+    #[schema(min_items = 1, max_items = 15)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<Vec<Topic>>,
 }
 
 impl std::fmt::Debug for CreateWebhook {
@@ -127,19 +166,27 @@ impl std::fmt::Debug for CreateWebhook {
 }
 
 impl CreateWebhook {
-    pub(crate) fn parse(
+    /// Validates the request; `check_url` returns the rule that the URL breaks.
+    ///
+    /// # Errors
+    /// The errors of all invalid fields.
+    pub fn parse(
         self,
         check_url: impl Fn(&str) -> Result<(), cdm_core::domain::NameError>,
-    ) -> Result<NewWebhook, ApiError> {
+    ) -> Result<NewWebhook, InvalidFields> {
         let mut fields = Fields::default();
         let url = fields.parse("url", check_url(&self.url));
-        if self.events.as_ref().is_some_and(|events| events.is_empty() || events.len() > Topic::ALL.len()) {
+        if self
+            .events
+            .as_ref()
+            .is_some_and(|events| events.is_empty() || events.len() > webhook::Topic::ALL.len())
+        {
             fields
                 .reject("events", "the list must have 1 to 15 kinds of events; leave it out for the default");
         }
         let named = self.events.unwrap_or_default();
         let topics: Option<Vec<_>> =
-            named.iter().map(|name| fields.parse("events", Topic::parse(name))).collect();
+            named.iter().map(|name| fields.parse("events", webhook::Topic::parse(name.as_str()))).collect();
         let parsed = url.zip(topics).map(|((), topics)| NewWebhook { url: self.url, topics });
         fields.finish(parsed)
     }

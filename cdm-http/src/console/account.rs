@@ -11,11 +11,11 @@ use secrecy::ExposeSecret;
 
 use super::form::Form;
 use super::format::{self, Now};
-use super::guard::{CurrentUser, PageRequest};
+use super::open_session::{open_session, require_passwords};
 use super::page::{Section, View, page, render};
-use super::sign_in::{open_session, require_passwords};
-use crate::api::time;
+use super::session::{CurrentUser, PageRequest};
 use crate::api::user::Session;
+use crate::api::{SessionId, Time};
 use crate::app::{AppState, SharedState};
 use crate::error::ApiError;
 use crate::extract::PathSegment;
@@ -29,11 +29,11 @@ struct Account<'a> {
     /// The user's sessions, newest first.
     sessions: Vec<Session>,
     /// The id of the session that shows the page.
-    current_session: String,
+    current_session: SessionId,
     /// Whether the user has a password and the server accepts passwords.
     password: bool,
     /// When the second factor was set up, and the number of unused recovery codes; `None` without a second factor.
-    second_factor: Option<(String, usize)>,
+    second_factor: Option<(Time, usize)>,
     /// Whether the user may set up a second factor.
     can_enroll: bool,
     problem: Option<&'a str>,
@@ -49,12 +49,12 @@ async fn account_page(
     let (users, now) = (server.app.manager.users().await?, server.app.clock.wall());
     let own = users.sessions.iter().filter(|session| session.user == current_user.name && session.lasts(now));
     let sessions = own.rev().map(Session::from).collect();
-    let current_session = current_user.session.to_string();
+    let current_session = SessionId::from(&current_user.session);
     let user = users.of(&current_user.name);
     let password =
         server.app.settings.passwords && user.is_some_and(|user| user.password != password::unusable());
     let second_factor = user.filter(|_| password).and_then(|user| user.second.as_ref());
-    let second_factor = second_factor.map(|second| (time(second.at), second.recovery.len()));
+    let second_factor = second_factor.map(|second| (Time(second.at), second.recovery.len()));
     let can_enroll = password && server.app.settings.second_factor != SecondFactorRule::Off;
     let head = render(&Account {
         current_user,

@@ -5,8 +5,8 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::format::{self, Now};
-use super::guard::PageRequest;
 use super::page::{Section, View, live, render};
+use super::session::PageRequest;
 use super::{Filter, Pager};
 use crate::api::audit::AuditEntry;
 use crate::app::SharedState;
@@ -31,7 +31,7 @@ struct Table {
 
 fn pager(filter: &AuditFilter, next: Option<&str>) -> Pager {
     let AuditFilter { actor, site, since, limit, cursor } = filter;
-    let filter = [("actor", actor), ("site", site), ("since", since)];
+    let filter = [("actor", actor.as_deref()), ("site", site.as_deref()), ("since", since.as_deref())];
     Pager::new(PATH, &filter, limit.as_deref(), (cursor.as_deref(), next))
 }
 

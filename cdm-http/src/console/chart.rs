@@ -6,7 +6,7 @@ use cdm_core::domain::Timestamp;
 use cdm_core::domain::rollout::{ProgressSample, Rollout};
 
 use super::format::{count, count_of, duration};
-use crate::api::time;
+use crate::api::Time;
 
 /// The dimensions of a chart. The chart is drawn for wide and for narrow screens, so its text has the same size on
 /// both.
@@ -36,7 +36,7 @@ pub(crate) fn chart(rollout: &Rollout, now: Timestamp) -> String {
     let (failed, end) = (counts.failed + counts.parked, rollout.finished_at.unwrap_or(now));
     let mut samples = rollout.samples.clone();
     samples.push(ProgressSample { at: end, succeeded: counts.succeeded, failed });
-    let from = time(first.at).get(11..19).unwrap_or_default().to_owned();
+    let from = Time(first.at).to_string().get(11..19).unwrap_or_default().to_owned();
     let label = format!(
         "{} of {} done, {} failed or parked, {} after {from}",
         count(counts.succeeded),

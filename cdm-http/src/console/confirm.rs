@@ -5,8 +5,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::format;
-use super::guard::CurrentUser;
 use super::page::{Section, View, page, render};
+use super::session::CurrentUser;
 use crate::app::AppState;
 use crate::error::ApiError;
 

@@ -3,7 +3,7 @@
 
 use cdm_core::domain::Role;
 
-use super::guard::CurrentUser;
+use super::session::CurrentUser;
 
 /// Decides which controls a page shows, and records the controls that the role does not permit.
 #[derive(Clone, Debug)]

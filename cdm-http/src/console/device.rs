@@ -13,7 +13,7 @@ use cdm_core::domain::user::User;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-use super::guard::is_plain;
+use super::session::is_plain;
 use crate::client::Client;
 use crate::extract::unhex_bytes;
 use crate::password;

@@ -11,13 +11,13 @@ use cdm_core::manager;
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
-use super::guard::CurrentUser;
+use super::session::CurrentUser;
 use crate::app::SharedState;
 use crate::client::Client;
 use crate::error::ApiError;
 use crate::hashing::Requester;
 use crate::limits::network;
-use crate::middleware::RequestId;
+use crate::request_id::RequestId;
 
 /// A submitted form. If the request has a session, the form contains the CSRF token of the session.
 #[derive(Debug)]

@@ -16,11 +16,13 @@ mod format;
 mod guard;
 #[cfg(feature = "oidc")]
 mod oidc;
+mod open_session;
 mod operations;
 mod page;
 mod rollouts;
 mod second_factor;
 mod services;
+mod session;
 mod setup;
 mod sign_in;
 mod sites;
@@ -39,13 +41,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::app::SharedState;
+use crate::auth::authorize;
 use crate::error::ApiError;
-use crate::middleware::RequestId;
-use crate::permissions::authorize;
-pub(crate) use guard::is_loopback;
-use guard::{CurrentUser, ResponseMode};
-#[cfg(feature = "oidc")]
-pub(crate) use oidc::Provider;
+use crate::request_id::RequestId;
+pub(crate) use session::is_loopback;
+use session::{CurrentUser, ResponseMode};
 
 /// The Content-Security-Policy of every page: a page loads and runs the server's own files only.
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -216,12 +216,11 @@ impl Pager {
     /// page, `next` the start of the next one.
     pub(crate) fn new(
         path: &str,
-        filter: &[(&str, &Option<String>)],
+        filter: &[(&str, Option<&str>)],
         limit: Option<&str>,
         (cursor, next): (Option<&str>, Option<&str>),
     ) -> Self {
-        let filter = filter.iter().map(|(name, value)| (*name, value.as_deref()));
-        let filter: Vec<_> = filter.chain([("limit", limit)]).collect();
+        let filter = [filter, &[("limit", limit)]].concat();
         let is_filtered = filter.iter().any(|(name, value)| *name != "limit" && value.is_some());
         let url = |cursor| with_query(path, &[filter.as_slice(), &[("cursor", cursor)]].concat());
         Self { first: cursor.map(|_| url(None)), next: next.map(|next| url(Some(next))), is_filtered }

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
-use cdm_core::domain::{MonotonicTime, Role, TokenHash, UserName};
+use cdm_core::domain::{Role, TokenHash, UserName};
 use cdm_core::manager::Proven;
 use cdm_core::wiring::OidcConfig;
 use openidconnect::core::{
@@ -23,17 +23,17 @@ use openidconnect::{
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use tokio::sync::Mutex;
 
 use super::Filter;
 use super::form::Form;
-use super::guard;
-use super::sign_in::{NextQuery, anonymous_actor, open_session, safe_next};
+use super::open_session::{NextQuery, anonymous_actor, open_session, safe_next};
+use super::session;
 use crate::app::{AppState, SharedState};
 use crate::client::Client as Caller;
 use crate::error::ApiError;
 use crate::extract::unhex;
-use crate::middleware::RequestId;
+use crate::oidc_metadata::CachedMetadata;
+use crate::request_id::RequestId;
 
 /// The path to which the provider redirects browsers.
 const CALLBACK: &str = "/console/oidc/callback";
@@ -86,17 +86,6 @@ const METADATA_LIFETIME: Duration = Duration::from_hours(1);
 const MIN_REFETCH_INTERVAL: Duration = Duration::from_mins(1);
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The provider's metadata. One request at a time fetches it, so the number of sign-ins does not change the load on the
-/// provider.
-#[derive(Debug, Default)]
-pub(crate) struct Provider(Mutex<Option<CachedMetadata>>);
-
-#[derive(Debug)]
-struct CachedMetadata {
-    fetched_at: MonotonicTime,
-    metadata: Result<CoreProviderMetadata, ApiError>,
-}
-
 /// The age of the metadata that a request accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MaxAge {
@@ -106,33 +95,31 @@ enum MaxAge {
     Recent,
 }
 
-impl Provider {
-    async fn metadata(&self, server: &AppState, age: MaxAge) -> Result<CoreProviderMetadata, ApiError> {
-        let mut cached = self.0.lock().await;
-        let now = server.app.clock.monotonic();
-        if let Some(cached) = cached.as_ref() {
-            let lifetime = match (&cached.metadata, age) {
-                (Err(_), _) => RETRY_INTERVAL,
-                (Ok(_), MaxAge::Usual) => METADATA_LIFETIME,
-                (Ok(_), MaxAge::Recent) => MIN_REFETCH_INTERVAL,
-            };
-            if now.since(cached.fetched_at) < lifetime {
-                return cached.metadata.clone();
-            }
+/// Returns the provider's metadata, from the cache if it is recent enough.
+async fn metadata(server: &AppState, age: MaxAge) -> Result<CoreProviderMetadata, ApiError> {
+    let mut cached = server.provider.0.lock().await;
+    let now = server.app.clock.monotonic();
+    if let Some(cached) = cached.as_ref() {
+        let lifetime = match (&cached.metadata, age) {
+            (Err(_), _) => RETRY_INTERVAL,
+            (Ok(_), MaxAge::Usual) => METADATA_LIFETIME,
+            (Ok(_), MaxAge::Recent) => MIN_REFETCH_INTERVAL,
+        };
+        if now.since(cached.fetched_at) < lifetime {
+            return cached.metadata.clone();
         }
-        let issuer = configured(server)?.issuer.clone();
-        let issuer = IssuerUrl::new(issuer).map_err(|error| failed("the issuer's URL is invalid", &error))?;
-        let metadata = CoreProviderMetadata::discover_async(issuer, &send).await;
-        let metadata = metadata.map_err(|error| failed("the provider's metadata", &error));
-        *cached =
-            Some(CachedMetadata { fetched_at: server.app.clock.monotonic(), metadata: metadata.clone() });
-        metadata
     }
+    let issuer = configured(server)?.issuer.clone();
+    let issuer = IssuerUrl::new(issuer).map_err(|error| failed("the issuer's URL is invalid", &error))?;
+    let metadata = CoreProviderMetadata::discover_async(issuer, &send).await;
+    let metadata = metadata.map_err(|error| failed("the provider's metadata", &error));
+    *cached = Some(CachedMetadata { fetched_at: server.app.clock.monotonic(), metadata: metadata.clone() });
+    metadata
 }
 
 async fn client(server: &AppState, age: MaxAge) -> Result<Client, ApiError> {
     let config = configured(server)?;
-    let provider = server.provider.metadata(server, age).await?;
+    let provider = metadata(server, age).await?;
     let secret =
         config.client_secret.as_ref().map(|secret| ClientSecret::new(secret.expose_secret().to_owned()));
     let redirect = RedirectUrl::new(format!("{}{CALLBACK}", config.public_url));
@@ -143,7 +130,7 @@ async fn client(server: &AppState, age: MaxAge) -> Result<Client, ApiError> {
 
 /// Returns the cookie with the state of a sign-in; without a value, the cookie that removes it.
 fn state_cookie(headers: &HeaderMap, caller: Caller, value: Option<String>) -> CookieJar {
-    let plain = guard::is_plain(headers, caller);
+    let plain = session::is_plain(headers, caller);
     let name = if plain { "cdm-oidc" } else { "__Host-cdm-oidc" };
     let has_value = value.is_some();
     let mut cookie = Cookie::build((name, value.unwrap_or_default()))

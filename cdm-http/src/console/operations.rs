@@ -4,19 +4,19 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use cdm_core::domain::{OperationId, OperationKind};
+use cdm_core::domain::{self, OperationId};
 use cdm_core::manager::{Accepted, Action, ManagerError, Work};
 
 use super::confirm::{Confirmation, confirmation_error, confirmation_page};
 use super::controls::Controls;
 use super::form::Form;
 use super::format::{self, Now};
-use super::guard::{CurrentUser, PageRequest};
 use super::page::{Section, View, live, render};
 use super::rollouts::{force_field, force_of};
+use super::session::{CurrentUser, PageRequest};
 use super::{Filter, Pager};
-use crate::api::enums::STATUSES;
-use crate::api::operation::Operation;
+use crate::api::RolloutId;
+use crate::api::operation::{Operation, OperationKind, OperationStatus};
 use crate::app::SharedState;
 use crate::error::ApiError;
 use crate::extract::PathSegment;
@@ -28,8 +28,8 @@ const PATH: &str = "/console/operations";
 #[template(path = "operations_head.html")]
 struct Head<'a> {
     filter: &'a OperationFilter,
-    kinds: Vec<&'static str>,
-    statuses: Vec<&'static str>,
+    kinds: &'static [OperationKind],
+    statuses: &'static [OperationStatus],
 }
 
 #[derive(Template)]
@@ -42,7 +42,12 @@ struct Table {
 
 fn pager(filter: &OperationFilter, next: Option<&str>) -> Pager {
     let OperationFilter { site, kind, status, rollout, limit, cursor } = filter;
-    let filter = [("site", site), ("kind", kind), ("status", status), ("rollout", rollout)];
+    let filter = [
+        ("site", site.as_deref()),
+        ("kind", kind.as_ref().map(OperationKind::as_str)),
+        ("status", status.as_ref().map(OperationStatus::as_str)),
+        ("rollout", rollout.as_ref().map(RolloutId::as_str)),
+    ];
     Pager::new(PATH, &filter, limit.as_deref(), (cursor.as_deref(), next))
 }
 
@@ -60,8 +65,7 @@ pub(crate) async fn list(
             let filter = filter.clone();
             async move {
                 let page = listed(&server, &filter).await?;
-                let kinds = OperationKind::ALL.iter().map(|kind| kind.as_str()).collect();
-                let statuses = STATUSES.iter().map(|status| status.as_str()).collect();
+                let (kinds, statuses) = (OperationKind::ALL, OperationStatus::ALL);
                 let now = Now(server.app.clock.wall());
                 Ok(View {
                     title: "Operations".to_owned(),
@@ -98,14 +102,23 @@ struct Panel<'a> {
 
 /// Renders an operation with its steps and controls.
 pub(crate) fn panel(current_user: &CurrentUser, operation: &Operation, now: Now) -> Result<String, ApiError> {
-    let (status, standalone) = (operation.status.as_str(), operation.rollout.is_none());
-    let kind = OperationKind::ALL.into_iter().find(|kind| kind.as_str() == operation.kind);
+    let (kind, standalone) = (operation.kind.known(), operation.rollout.is_none());
     let role = |action: Action| kind.map_or(action.role(), |kind| action.role_on(Work::Operation(kind)));
     let mut controls = Controls::for_user(current_user);
     let retries = standalone
-        && matches!(status, "parked" | "failed" | "cancelled")
-        && kind != Some(OperationKind::Select);
-    let cancels = standalone && matches!(status, "queued" | "running" | "waiting" | "parked");
+        && matches!(
+            operation.status,
+            OperationStatus::Parked | OperationStatus::Failed | OperationStatus::Cancelled
+        )
+        && kind != Some(domain::OperationKind::Select);
+    let cancels = standalone
+        && matches!(
+            operation.status,
+            OperationStatus::Queued
+                | OperationStatus::Running
+                | OperationStatus::Waiting
+                | OperationStatus::Parked
+        );
     render(&Panel {
         operation,
         can_retry: retries && controls.permits("Retry", role(Action::RetryOperation)),
@@ -132,11 +145,11 @@ pub(crate) async fn show(
             let now = Now(server.app.clock.wall());
             let head = format!(
                 "<h1><span class=\"quiet\">{}</span> {}</h1>",
-                format::escape(&operation.kind),
-                format::escape(&operation.id)
+                format::escape(operation.kind.as_str()),
+                format::escape(operation.id.as_str())
             );
             let body = panel(&current_user, &operation, now)?;
-            Ok(View { title: operation.id.clone(), section: Section::Operations, head, body })
+            Ok(View { title: operation.id.to_string(), section: Section::Operations, head, body })
         }
     })
     .await

@@ -9,8 +9,10 @@ use axum::response::sse::Event;
 use axum::response::{Html, IntoResponse, Response};
 use cdm_core::ports::{Clock, FeedEvent};
 
-use super::guard::{CurrentUser, PageRequest, ResponseMode};
+use super::session::{CurrentUser, PageRequest, ResponseMode};
 use super::{assets, format};
+use crate::api::problem::FieldError;
+use crate::api::{OperationId, RolloutId};
 use crate::app::{AppState, SharedState};
 use crate::error::ApiError;
 use crate::events::EventReader;
@@ -278,9 +280,9 @@ struct ErrorPage<'a> {
     title: &'a str,
     detail: &'a str,
     request_id: &'a str,
-    errors: &'a [crate::error::FieldError],
-    operation: Option<&'a str>,
-    rollout: Option<&'a str>,
+    errors: &'a [FieldError],
+    operation: Option<&'a OperationId>,
+    rollout: Option<&'a RolloutId>,
 }
 
 /// Renders an error as a page.
@@ -296,8 +298,8 @@ pub(crate) fn error_page(
         detail: &problem.detail,
         request_id,
         errors: &problem.errors,
-        operation: problem.operation.as_deref(),
-        rollout: problem.rollout.as_deref(),
+        operation: problem.operation.as_ref(),
+        rollout: problem.rollout.as_ref(),
     };
     let view = View::fixed(problem.title.clone(), Section::None, render(&head).ok()?);
     page(error.status, current_user, &view).ok()

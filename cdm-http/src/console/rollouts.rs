@@ -14,15 +14,16 @@ use super::confirm::{Confirmation, Field, FieldKind, confirmation_error, confirm
 use super::controls::Controls;
 use super::form::Form;
 use super::format::{self, Now};
-use super::guard::{CurrentUser, PageRequest};
 use super::page::{Section, View, live, render};
+use super::session::{CurrentUser, PageRequest};
 use super::{Filter, Pager};
-use crate::api::rollout::{Rollout, ScopeShown, id as format_id};
+use crate::api::rollout::{Rollout, RolloutStatus, Scope, ScopeName};
 use crate::api::services::digest_of;
+use crate::api::{RolloutId, SiteId};
 use crate::app::{AppState, SharedState};
 use crate::error::ApiError;
-use crate::extract::{Paging, PathSegment, cursor};
-use crate::routes::rollouts::{RolloutId, shown};
+use crate::extract::{Numbered, Paging, PathSegment, cursor};
+use crate::routes::rollouts::shown;
 
 pub(crate) const PATH: &str = "/console/rollouts";
 /// Rollouts per page.
@@ -111,16 +112,17 @@ impl AllowedActions {
     /// `retry` is the work that a retry would do, on which the required role depends.
     fn of(controls: &mut Controls, rollout: &Rollout, retry: Work) -> Self {
         let has_unfinished = rollout.counts.failed + rollout.counts.skipped + rollout.counts.parked > 0;
-        let mut permits = |label, statuses: &[&str], required| {
-            statuses.contains(&rollout.status.as_str()) && controls.permits(label, required)
+        use RolloutStatus::{Aborted, Failed, Halted, Paused, Running, Succeeded, Waiting};
+        let mut permits = |label, statuses: &[RolloutStatus], required| {
+            statuses.contains(&rollout.status) && controls.permits(label, required)
         };
         Self {
-            pause: permits("Pause", &["running", "waiting"], Action::PauseRollout.role()),
-            resume: (format::needs_operator(rollout) || rollout.status != "waiting")
-                && permits("Resume", &["paused", "halted", "waiting"], Action::ResumeRollout.role()),
-            abort: permits("Abort", &["running", "waiting", "paused", "halted"], Action::AbortRollout.role()),
+            pause: permits("Pause", &[Running, Waiting], Action::PauseRollout.role()),
+            resume: (format::needs_operator(rollout) || rollout.status != Waiting)
+                && permits("Resume", &[Paused, Halted, Waiting], Action::ResumeRollout.role()),
+            abort: permits("Abort", &[Running, Waiting, Paused, Halted], Action::AbortRollout.role()),
             retry: has_unfinished
-                && permits("Retry", &["aborted", "succeeded", "failed"], Action::RetryRollout.role_on(retry)),
+                && permits("Retry", &[Aborted, Succeeded, Failed], Action::RetryRollout.role_on(retry)),
         }
     }
 }
@@ -128,14 +130,16 @@ impl AllowedActions {
 /// Describes the sites of a rollout.
 fn scope(rollout: &Rollout) -> String {
     match &rollout.scope {
-        ScopeShown::Word(word) => match word.0 {
-            "active" => "the sites on the active canary".to_owned(),
-            "inactive" => "the sites on the other service".to_owned(),
-            "all" => "all sites".to_owned(),
-            service => format!("the sites on {service}"),
-        },
-        ScopeShown::Sites(named) if named.sites.len() <= 5 => named.sites.join(", "),
-        ScopeShown::Sites(named) => format::count_of(named.sites.len(), "site by id", "sites by id"),
+        Scope::Named(ScopeName::Active) => "the sites on the active canary".to_owned(),
+        Scope::Named(ScopeName::Inactive) => "the sites on the other service".to_owned(),
+        Scope::Named(ScopeName::All) => "all sites".to_owned(),
+        Scope::Named(service @ (ScopeName::Blue | ScopeName::Green | ScopeName::Other(_))) => {
+            format!("the sites on {service}")
+        }
+        Scope::Sites(named) if named.sites.len() <= 5 => {
+            named.sites.iter().map(SiteId::as_str).collect::<Vec<_>>().join(", ")
+        }
+        Scope::Sites(named) => format::count_of(named.sites.len(), "site by id", "sites by id"),
     }
 }
 
@@ -145,7 +149,7 @@ pub(crate) async fn show(
     request: PageRequest,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let RolloutId(number) = RolloutId::from_segment(&id)?;
+    let number = Numbered::<RolloutId>::from_segment(&id)?.number;
     let affects = move |event: &FeedEvent| {
         let parent = event.operation.as_ref().map(|id| &id.parent);
         event.rollout == Some(number)
@@ -177,7 +181,7 @@ async fn view(server: &AppState, current_user: &CurrentUser, number: u64) -> Res
         rollout: &rollout,
     };
     Ok(View {
-        title: rollout.id.clone(),
+        title: rollout.id.to_string(),
         section: Section::Rollouts,
         head: format!("<h1><span class=\"quiet\">{}</span> {}</h1>", rollout.kind, rollout.id),
         body: render(&body)?,
@@ -301,7 +305,7 @@ pub(crate) async fn confirm(
     request: PageRequest,
     Path((id, action)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
-    let RolloutId(number) = RolloutId::from_segment(&id)?;
+    let number = Numbered::<RolloutId>::from_segment(&id)?.number;
     match action.as_str() {
         "abort" => {}
         "resume" => {
@@ -332,7 +336,7 @@ pub(crate) async fn submit(
     Path((id, action)): Path<(String, String)>,
     form: Form,
 ) -> Result<Response, ApiError> {
-    let RolloutId(number) = RolloutId::from_segment(&id)?;
+    let number = Numbered::<RolloutId>::from_segment(&id)?.number;
     let (current_user, request) = form.authenticated_request()?;
     let manager = &server.app.manager;
     let result = match action.as_str() {
@@ -350,7 +354,7 @@ pub(crate) async fn submit(
     };
     match result {
         Ok(Accepted::Rollout(other)) => {
-            Ok(Redirect::to(&format!("{PATH}/{}", format_id(other))).into_response())
+            Ok(Redirect::to(&format!("{PATH}/{}", RolloutId::from_number(other))).into_response())
         }
         Ok(_) => Ok(Redirect::to(&format!("{PATH}/{id}")).into_response()),
         Err(error) if action == "abort" => {

@@ -13,17 +13,15 @@ use cdm_core::wiring::SecondFactorRule;
 
 use super::account::{WRONG_CURRENT_PASSWORD, is_reauthenticated};
 use super::form::Form;
-use super::guard::{CurrentUser, PageRequest, SIGN_IN};
+use super::open_session::{anonymous_actor, open_session, require_passwords, safe_next};
 use super::page::{Section, View, page, render};
-use super::sign_in::{anonymous_actor, open_session, require_passwords, safe_next};
+use super::session::{CurrentUser, ENROLL, PageRequest, SIGN_IN};
 use super::{device, format};
 use crate::app::{AppState, SharedState};
 use crate::error::ApiError;
 use crate::password;
 use crate::second_factor::{self, Purpose, Sealer};
 
-/// The path of the setup page.
-pub(crate) const ENROLL: &str = "/console/account/second-factor";
 /// How long a user may take for the setup, and for the code after the password.
 const ENROLL_TIMEOUT: Duration = Duration::from_mins(30);
 const CODE_TIMEOUT: Duration = Duration::from_mins(5);

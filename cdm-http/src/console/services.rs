@@ -6,20 +6,19 @@ pub(crate) mod actions;
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use cdm_core::domain::Color;
 use cdm_core::manager::Action;
 
 use super::controls::Controls;
 use super::format::{self, Now};
-use super::guard::PageRequest;
 use super::page::{Section, View, live, render};
+use super::session::PageRequest;
+use crate::api::ServiceName;
 use crate::api::freeze::Freeze;
-use crate::api::operation::Operation;
+use crate::api::operation::{Operation, OperationStatus};
 use crate::api::rollout::Rollout;
 use crate::api::services::{Release, Service};
 use crate::app::SharedState;
 use crate::error::ApiError;
-use crate::extract::PathSegment;
 use crate::routes::operations::{OperationFilter, listed};
 use crate::routes::services::shown;
 
@@ -33,7 +32,7 @@ const PARKED: &str = "20";
 
 /// A service with its history.
 struct Side {
-    name: String,
+    name: ServiceName,
     is_canary: bool,
     service: Service,
     /// The newest [`RELEASES`] releases.
@@ -81,14 +80,14 @@ pub(crate) async fn show(
             let both = shown(&server, &view);
             let mut sides = Vec::new();
             for (name, service) in both.services {
-                let color = Color::from_segment(&name)?;
+                let Some(color) = name.known() else { continue };
                 let all = view.service(color).releases.iter();
                 let mut releases: Vec<_> = all.map(|release| Release::new(color, release)).collect();
                 let older = releases.split_off(RELEASES.min(releases.len()));
-                sides.push(Side { is_canary: name == both.canary.color, name, service, releases, older });
+                sides.push(Side { is_canary: name == both.canary.service, name, service, releases, older });
             }
             let filter = OperationFilter {
-                status: Some("parked".to_owned()),
+                status: Some(OperationStatus::Parked),
                 limit: Some(PARKED.to_owned()),
                 ..OperationFilter::default()
             };

@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::form::Form;
 use super::format;
+use super::open_session::{anonymous_actor, open_session, require_passwords};
 use super::page::{Section, View, page, render};
-use super::sign_in::{anonymous_actor, open_session, require_passwords};
 use crate::app::{AppState, SharedState};
 use crate::client::Client;
 use crate::error::ApiError;

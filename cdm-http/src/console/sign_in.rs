@@ -6,25 +6,18 @@ use askama::Template;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use cdm_core::domain::user::User;
-use cdm_core::domain::{Actor, Role, UserName};
-use cdm_core::manager::{self, Proven, SignIn};
-use secrecy::ExposeSecret;
-use serde::Deserialize;
+use cdm_core::domain::{Role, UserName};
+use cdm_core::manager::{self, Proven};
 
 use super::form::Form;
-use super::guard::{SIGN_IN, cookie, is_loopback, session_of};
+use super::open_session::{NextQuery, anonymous_actor, open_session, require_passwords, safe_next};
 use super::page::{Section, View, page, render};
+use super::session::{SIGN_IN, cookie, is_loopback};
 use super::{Filter, device, format, second_factor, with_query};
 use crate::app::{AppState, SharedState};
 use crate::error::ApiError;
 use crate::hashing::Requester;
 use crate::limits::ExceededLimit;
-
-/// Returns the actor of audit entries of clients that have not authenticated.
-pub(crate) fn anonymous_actor() -> Result<Actor, ApiError> {
-    Actor::parse("console").map_err(|_| ApiError::internal())
-}
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
@@ -40,19 +33,6 @@ struct SignInPage<'a> {
     provider: Option<String>,
     /// Whether the server accepts passwords.
     passwords: bool,
-}
-
-/// The query of the sign-in page: the page to show after the sign-in.
-#[derive(Debug, Default, Deserialize)]
-pub(crate) struct NextQuery {
-    pub(crate) next: Option<String>,
-}
-
-/// Returns `next` if it is a page of the console, otherwise the services page. A link from another site cannot redirect
-/// elsewhere.
-pub(crate) fn safe_next(next: &str) -> &str {
-    let is_valid = next.starts_with("/console/") && next.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_valid && !next.starts_with(SIGN_IN) { next } else { "/console/services" }
 }
 
 /// Shows the sign-in page.
@@ -126,13 +106,6 @@ pub(crate) async fn sign_in(State(server): State<SharedState>, form: Form) -> Re
         .await
 }
 
-/// Returns an error if users sign in through an OpenID Connect provider only.
-pub(crate) fn require_passwords(server: &AppState) -> Result<(), ApiError> {
-    let detail = "this server does not accept passwords; sign in with your organization";
-    let error = || ApiError::new(StatusCode::FORBIDDEN, "passwords_off", detail);
-    if server.app.settings.passwords { Ok(()) } else { Err(error()) }
-}
-
 /// Rejects an attempt over a limit. Each limit writes one audit entry per minute.
 async fn too_many_attempts(
     server: &AppState,
@@ -163,27 +136,6 @@ async fn too_many_attempts(
     let mut response = sign_in_page(server, headers, status, (next, name, Some(&problem))).await?;
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     Ok(response)
-}
-
-/// Opens a session and ends the browser's former session. Redirects to `next`, with the cookies of the session and of
-/// the device.
-pub(crate) async fn open_session(
-    server: &AppState,
-    form: &Form,
-    (user, proven): (&User, Proven),
-    next: &str,
-) -> Result<Response, ApiError> {
-    // An idempotency key of the form belongs to the request before this one.
-    let request = manager::Request { key: None, ..form.request_as(user.name.actor(), user.role) };
-    let from = form.client.address.map(|address| address.to_string());
-    let former = session_of(&form.headers, form.client);
-    let sign_in = SignIn { name: user.name.clone(), proven, from, former };
-    let (_, text) = server.app.manager.open_session(&request, &sign_in).await?;
-    let now = server.app.clock.wall();
-    let device = device::known_device(&form.headers, form.client, user, now)
-        .unwrap_or_else(|| server.app.manager.fresh_secret("").expose_secret().to_owned());
-    let device = device::cookie(&form.headers, form.client, (user, &device), now);
-    Ok((cookie(&form.headers, form.client, Some(&text)), device, Redirect::to(next)).into_response())
 }
 
 /// Ends the session in the store, and removes its cookie.

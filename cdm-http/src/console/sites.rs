@@ -12,11 +12,12 @@ use cdm_core::manager::Action;
 
 use super::controls::Controls;
 use super::format::{self, Now};
-use super::guard::{CurrentUser, PageRequest};
 use super::page::{Section, View, live, render};
+use super::session::{CurrentUser, PageRequest};
 use super::{Filter, Pager, operations};
+use crate::api::ServiceName;
 use crate::api::operation::Operation;
-use crate::api::site::Site;
+use crate::api::site::{Site, SiteState};
 use crate::app::{AppState, SharedState};
 use crate::error::ApiError;
 use crate::extract::PathSegment;
@@ -31,7 +32,8 @@ const OPERATIONS: &str = "20";
 #[template(path = "sites_head.html")]
 struct Head<'a> {
     filter: &'a SiteFilter,
-    states: Vec<&'static str>,
+    services: &'static [ServiceName],
+    states: &'static [SiteState],
     can_create: bool,
 }
 
@@ -45,7 +47,12 @@ struct Table {
 
 fn pager(filter: &SiteFilter, next: Option<&str>) -> Pager {
     let SiteFilter { service, state, q, drifted, limit, cursor } = filter;
-    let filter = [("q", q), ("service", service), ("state", state), ("drifted", drifted)];
+    let filter = [
+        ("q", q.as_deref()),
+        ("service", service.as_ref().map(ServiceName::as_str)),
+        ("state", state.as_ref().map(SiteState::as_str)),
+        ("drifted", drifted.as_deref()),
+    ];
     Pager::new(PATH, &filter, limit.as_deref(), (cursor.as_deref(), next))
 }
 
@@ -63,8 +70,12 @@ pub(crate) async fn list(
             let filter = filter.clone();
             async move {
                 let page = listed(&server, &filter).await?;
-                let states = cdm_core::domain::State::ALL.iter().map(|state| state.as_str()).collect();
-                let head = Head { filter: &filter, states, can_create: current_user.can(Action::CreateSite) };
+                let head = Head {
+                    filter: &filter,
+                    services: ServiceName::ALL,
+                    states: SiteState::ALL,
+                    can_create: current_user.can(Action::CreateSite),
+                };
                 let now = Now(server.app.clock.wall());
                 let body = Table { pager: pager(&filter, page.next.as_deref()), items: page.items, now };
                 Ok(View {
@@ -134,7 +145,12 @@ async fn view(server: &AppState, current_user: &CurrentUser, id: &SiteId) -> Res
     let member = site.operation.as_ref().filter(|id| earlier.first().is_none_or(|first| first.id != **id));
     let latest = match member {
         Some(member) => {
-            match server.app.manager.operation(&cdm_core::domain::OperationId::from_segment(member)?).await {
+            match server
+                .app
+                .manager
+                .operation(&cdm_core::domain::OperationId::from_segment(member.as_str())?)
+                .await
+            {
                 Ok(operation) => Some(Operation::from(&operation)),
                 // The operation has finished since the read of the site.
                 Err(_) => None,
@@ -149,7 +165,12 @@ async fn view(server: &AppState, current_user: &CurrentUser, id: &SiteId) -> Res
     let actions = actions::available(&mut controls, &site);
     let role_note = controls.role_note();
     let body = SiteBody { site: &site, drifted, latest, earlier, actions, role_note, now };
-    Ok(View { title: site.id.clone(), section: Section::Sites, head: String::new(), body: render(&body)? })
+    Ok(View {
+        title: site.id.to_string(),
+        section: Section::Sites,
+        head: String::new(),
+        body: render(&body)?,
+    })
 }
 
 #[derive(Template)]

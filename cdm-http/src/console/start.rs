@@ -10,11 +10,13 @@ use serde_json::{Map, Value, json};
 use super::confirm::{Field, FieldKind, is_correctable};
 use super::form::Form;
 use super::format;
-use super::guard::{CurrentUser, PageRequest};
 use super::page::{Section, View, page, render};
 use super::rollouts::PATH;
+use super::session::{CurrentUser, PageRequest};
+use crate::api::RolloutId;
+use crate::api::ServiceName;
 use crate::api::plan::Plan;
-use crate::api::rollout::{StartRollout, id};
+use crate::api::rollout::StartRollout;
 use crate::app::{AppState, SharedState};
 use crate::error::ApiError;
 
@@ -26,7 +28,7 @@ struct Start<'a> {
     problem: Option<String>,
     csrf: &'a str,
     key: String,
-    canary: String,
+    canary: ServiceName,
     /// The number of sites on each service, as text.
     sites: String,
 }
@@ -153,7 +155,7 @@ async fn form_page(
         problem,
         csrf: &current_user.csrf,
         key: server.request_ids.form_key(),
-        canary: fleet.canary.to_string(),
+        canary: fleet.canary.into(),
         sites,
     };
     page(status, Some(current_user), &View::fixed("Start a rollout", Section::Rollouts, render(&start)?))
@@ -174,7 +176,7 @@ pub(crate) async fn start(State(server): State<SharedState>, form: Form) -> Resu
         server.app.manager.authorize(&request, Action::StartRolloutWithImage, "fleet").await?;
     }
     let mut filled = fields(Some(&form));
-    let error = match parse_request(&form).and_then(|body| body.parse(server.repository())) {
+    let error = match parse_request(&form).and_then(|body| Ok(body.parse(server.repository())?)) {
         Err(error) => error,
         Ok(requested) if form.optional("planHash").is_none() => {
             match server.app.manager.plan(&request, &requested).await {
@@ -188,7 +190,9 @@ pub(crate) async fn start(State(server): State<SharedState>, form: Form) -> Resu
         }
         Ok(requested) => match server.app.manager.rollout(&request, &requested).await {
             Ok(Accepted::Rollout(number)) => {
-                return Ok(Redirect::to(&format!("{PATH}/{}", id(number))).into_response());
+                return Ok(
+                    Redirect::to(&format!("{PATH}/{}", RolloutId::from_number(number))).into_response()
+                );
             }
             Ok(_) => return Ok(Redirect::to(PATH).into_response()),
             Err(error) => error.into(),

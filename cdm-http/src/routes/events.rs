@@ -12,14 +12,14 @@ use futures_util::future::select;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::rollouts::RolloutId;
-use crate::api::event::{Event, Frame};
-use crate::api::rollout;
+use crate::api;
+use crate::api::RolloutId;
+use crate::api::event::{EndOfStream, Event, Frame, FrameKind};
 use crate::app::{AppState, SharedState};
 use crate::auth::{PresentedToken, StreamCaller};
 use crate::error::ApiError;
 use crate::events::{EventCursor, EventReader};
-use crate::extract::{PathParam, QueryParams};
+use crate::extract::{Numbered, PathParam, QueryParams};
 use crate::stream::{CHECK_INTERVAL, Closed, EventWriter, KEEP_ALIVE, Subscriber, channel};
 
 /// The start of a stream.
@@ -62,17 +62,19 @@ impl StreamSubject {
             Self::All => return None,
             Self::Operation(id) => {
                 let status = manager.operation(id).await.ok()?.state.status;
-                let end = serde_json::json!({"operation": id.to_string(), "rollout": null, "what": status.as_str()});
+                let operation = Some(api::OperationId::from(id));
+                let end = EndOfStream { operation, rollout: None, what: status.to_string() };
                 status.is_settled().then_some(end)?
             }
             Self::Rollout(number) => {
                 let status = manager.get_rollout(*number).await.ok()?.status;
-                let id = rollout::id(*number);
-                let end = serde_json::json!({"operation": null, "rollout": id, "what": status.as_str()});
+                let rollout = Some(RolloutId::from_number(*number));
+                let end = EndOfStream { operation: None, rollout, what: status.as_str().to_owned() };
                 (!status.runnable()).then_some(end)?
             }
         };
-        Some(sse::Event::default().event("end").data(end.to_string()))
+        let data = serde_json::to_string(&end).unwrap_or_default();
+        Some(sse::Event::default().event(FrameKind::End.as_str()).data(data))
     }
 }
 
@@ -110,12 +112,12 @@ pub(crate) async fn of_operation(
 pub(crate) async fn of_rollout(
     State(server): State<SharedState>,
     caller: StreamCaller,
-    PathParam(id): PathParam<RolloutId>,
+    PathParam(rollout): PathParam<Numbered<RolloutId>>,
     QueryParams(after): QueryParams<After>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    server.app.manager.get_rollout(id.0).await?;
-    open(server, caller, &after, &headers, StreamSubject::Rollout(id.0)).await
+    server.app.manager.get_rollout(rollout.number).await?;
+    open(server, caller, &after, &headers, StreamSubject::Rollout(rollout.number)).await
 }
 
 async fn open(
@@ -199,10 +201,10 @@ async fn send_new_events(
 
 fn encode(cursor: EventCursor, event: &FeedEvent) -> sse::Event {
     let kind = match (event.rollout, &event.operation) {
-        (Some(_), _) => "rollout",
-        (None, Some(_)) => "operation",
-        (None, None) => "site",
+        (Some(_), _) => FrameKind::Rollout,
+        (None, Some(_)) => FrameKind::Operation,
+        (None, None) => FrameKind::Site,
     };
     let data = serde_json::to_string(&Event::from(event)).unwrap_or_default();
-    sse::Event::default().id(cursor.to_string()).event(kind).data(data)
+    sse::Event::default().id(cursor.to_string()).event(kind.as_str()).data(data)
 }

@@ -5,23 +5,14 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::with_location;
-use crate::api::freeze::{CreateFreeze, Freeze, id, number};
+use super::response::with_location;
+use crate::api::FreezeId;
+use crate::api::freeze::{CreateFreeze, Freeze};
 use crate::api::list::{Listing, Removed};
 use crate::app::SharedState;
 use crate::auth::CallerRequest;
 use crate::error::ApiError;
-use crate::extract::{JsonBody, NoQuery, PathParam, PathSegment, QueryParams};
-
-/// The number in a freeze's id.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FreezeId(u64);
-
-impl PathSegment for FreezeId {
-    fn from_segment(text: &str) -> Result<Self, ApiError> {
-        number(text).map(Self).ok_or_else(|| ApiError::not_found("the freeze"))
-    }
-}
+use crate::extract::{JsonBody, NoQuery, Numbered, PathParam, QueryParams};
 
 /// Lists the freezes in effect, oldest first; at most 100.
 #[utoipa::path(get, path = "/freezes", operation_id = "listFreezes", tag = "freezes", responses(
@@ -62,9 +53,9 @@ pub(crate) async fn create(
 pub(crate) async fn remove(
     State(server): State<SharedState>,
     CallerRequest(request): CallerRequest,
-    PathParam(FreezeId(number)): PathParam<FreezeId>,
+    PathParam(freeze): PathParam<Numbered<FreezeId>>,
     _: QueryParams<NoQuery>,
 ) -> Result<Json<Removed>, ApiError> {
-    server.app.manager.thaw(&request, number).await?;
-    Ok(Json(Removed { id: id(number) }))
+    server.app.manager.thaw(&request, freeze.number).await?;
+    Ok(Json(Removed { id: freeze.id.to_string() }))
 }

@@ -6,7 +6,6 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use cdm_core::domain::OperationKind as DomainKind;
 use cdm_core::domain::operation::OperationParent;
 use cdm_core::domain::{Actor, OperationId, SiteId, Subject};
 use cdm_core::ports::OperationQuery;
@@ -14,10 +13,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::api::audit::AuditEntry;
-use crate::api::enums::{OperationKind, OperationStatus, STATUSES};
 use crate::api::list::Listing;
-use crate::api::operation::Operation;
-use crate::api::{moment, rollout};
+use crate::api::operation::{Operation, OperationKind, OperationStatus};
+use crate::api::{RolloutId, Time};
 use crate::app::{AppState, SharedState};
 use crate::auth::CallerRequest;
 use crate::error::ApiError;
@@ -38,13 +36,13 @@ pub(crate) struct OperationFilter {
     pub(crate) site: Option<String>,
     /// Only operations of this kind.
     #[param(value_type = OperationKind, required = false)]
-    pub(crate) kind: Option<String>,
+    pub(crate) kind: Option<OperationKind>,
     /// Only operations with this status.
     #[param(value_type = OperationStatus, required = false)]
-    pub(crate) status: Option<String>,
+    pub(crate) status: Option<OperationStatus>,
     /// Only operations on the sites of this rollout, in the order of the rollout.
-    #[param(nullable = false)]
-    pub(crate) rollout: Option<String>,
+    #[param(value_type = Option<String>, nullable = false)]
+    pub(crate) rollout: Option<RolloutId>,
     /// The maximum number of items. Default: 100.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, nullable = false)]
     pub(crate) limit: Option<String>,
@@ -71,14 +69,13 @@ pub(crate) async fn listed(
     server: &AppState,
     filter: &OperationFilter,
 ) -> Result<Listing<Operation>, ApiError> {
-    let kind = filter.kind.as_deref().map(|text| {
-        let known = DomainKind::ALL.into_iter().find(|kind| kind.as_str() == text);
-        known.ok_or_else(|| ApiError::field("kind", "this kind of operation does not exist"))
+    let kind = filter.kind.as_ref().map(|kind| {
+        kind.known().ok_or_else(|| ApiError::field("kind", "this kind of operation does not exist"))
     });
-    let status = filter.status.as_deref().map(|text| {
-        let known = STATUSES.into_iter().find(|status| status.as_str() == text);
-        known.ok_or_else(|| ApiError::field("status", "this status does not exist"))
-    });
+    let status = filter
+        .status
+        .as_ref()
+        .map(|status| status.known().ok_or_else(|| ApiError::field("status", "this status does not exist")));
     let site = parse_field("site", filter.site.as_deref().map(SiteId::parse).transpose())?;
     let query = OperationQuery { site, kind: kind.transpose()?, status: status.transpose()? };
     let list = match (&filter.rollout, &filter.site) {
@@ -88,8 +85,8 @@ pub(crate) async fn listed(
     };
     let paging = Paging::new(list, filter.limit.as_deref(), filter.cursor.as_deref())?;
     if let Some(id) = &filter.rollout {
-        let number = rollout::number(id)
-            .ok_or_else(|| ApiError::field("rollout", "this is not the id of a rollout"))?;
+        let number =
+            id.number().ok_or_else(|| ApiError::field("rollout", "this is not the id of a rollout"))?;
         return members(server, number, &query, &paging).await;
     }
     if let Some(site) = &query.site {
@@ -232,7 +229,7 @@ pub(crate) async fn entries(
     let actor = parse_field("actor", filter.actor.as_deref().map(Actor::parse).transpose())?;
     let site = parse_field("site", filter.site.as_deref().map(SiteId::parse).transpose())?;
     let since = filter.since.as_deref().map(|text| {
-        moment(text).ok_or_else(|| {
+        Time::parse(text).map(|time| time.0).ok_or_else(|| {
             ApiError::field("since", "the time must be in RFC 3339, such as `2026-01-31T12:00:00Z`")
         })
     });
@@ -278,7 +275,9 @@ async fn concerns(
     if named || entry.operation.as_ref().is_some_and(|operation| operation.parent == subject) {
         return Ok(true);
     }
-    let Some(number) = entry.rollout.or_else(|| rollout::number(&entry.target)) else { return Ok(false) };
+    let Some(number) = entry.rollout.or_else(|| RolloutId::from(entry.target.as_str()).number()) else {
+        return Ok(false);
+    };
     if let Some(known) = rollouts.get(&number) {
         return Ok(*known);
     }

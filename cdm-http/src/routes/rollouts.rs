@@ -6,22 +6,13 @@ use axum::response::Response;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use crate::api::RolloutId;
 use crate::api::list::Listing;
-use crate::api::rollout::{ResumeRollout, Rollout, number};
+use crate::api::rollout::{ResumeRollout, Rollout};
 use crate::app::{AppState, SharedState};
 use crate::auth::CallerRequest;
 use crate::error::ApiError;
-use crate::extract::{ForceParam, JsonBody, NoQuery, Paging, PathParam, PathSegment, QueryParams, cursor};
-
-/// The number in a rollout's id.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RolloutId(pub(crate) u64);
-
-impl PathSegment for RolloutId {
-    fn from_segment(text: &str) -> Result<Self, ApiError> {
-        number(text).map(Self).ok_or_else(|| ApiError::not_found("the rollout"))
-    }
-}
+use crate::extract::{ForceParam, JsonBody, NoQuery, Numbered, Paging, PathParam, QueryParams, cursor};
 
 /// The page of a list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -66,10 +57,10 @@ pub(crate) async fn list(
     (status = 200, body = Rollout)))]
 pub(crate) async fn get(
     State(server): State<SharedState>,
-    PathParam(id): PathParam<RolloutId>,
+    PathParam(rollout): PathParam<Numbered<RolloutId>>,
     _: QueryParams<NoQuery>,
 ) -> Result<Json<Rollout>, ApiError> {
-    Ok(Json(shown(&server, &server.app.manager.get_rollout(id.0).await?)))
+    Ok(Json(shown(&server, &server.app.manager.get_rollout(rollout.number).await?)))
 }
 
 /// Pauses a rollout: no further site is started after its next checkpoint.
@@ -78,10 +69,10 @@ pub(crate) async fn get(
 pub(crate) async fn pause(
     State(server): State<SharedState>,
     CallerRequest(request): CallerRequest,
-    PathParam(id): PathParam<RolloutId>,
+    PathParam(rollout): PathParam<Numbered<RolloutId>>,
     _: QueryParams<NoQuery>,
 ) -> Result<Response, ApiError> {
-    server.accepted_response(server.app.manager.pause(&request, id.0).await?, None).await
+    server.accepted_response(server.app.manager.pause(&request, rollout.number).await?, None).await
 }
 
 /// Resumes a paused or halted rollout.
@@ -98,12 +89,14 @@ pub(crate) async fn pause(
 pub(crate) async fn resume(
     State(server): State<SharedState>,
     CallerRequest(request): CallerRequest,
-    PathParam(id): PathParam<RolloutId>,
+    PathParam(rollout): PathParam<Numbered<RolloutId>>,
     _: QueryParams<NoQuery>,
     JsonBody(body): JsonBody<Option<ResumeRollout>>,
 ) -> Result<Response, ApiError> {
     let requested = body.unwrap_or_default().parse(server.repository())?;
-    server.accepted_response(server.app.manager.resume_on(&request, id.0, requested).await?, None).await
+    server
+        .accepted_response(server.app.manager.resume_on(&request, rollout.number, requested).await?, None)
+        .await
 }
 
 /// Aborts a rollout permanently.
@@ -112,10 +105,10 @@ pub(crate) async fn resume(
 pub(crate) async fn abort(
     State(server): State<SharedState>,
     CallerRequest(request): CallerRequest,
-    PathParam(id): PathParam<RolloutId>,
+    PathParam(rollout): PathParam<Numbered<RolloutId>>,
     _: QueryParams<NoQuery>,
 ) -> Result<Response, ApiError> {
-    server.accepted_response(server.app.manager.abort(&request, id.0).await?, None).await
+    server.accepted_response(server.app.manager.abort(&request, rollout.number).await?, None).await
 }
 
 /// Starts a new rollout of the sites that failed or were skipped in an ended rollout.
@@ -127,9 +120,14 @@ pub(crate) async fn abort(
 pub(crate) async fn retry(
     State(server): State<SharedState>,
     CallerRequest(request): CallerRequest,
-    PathParam(id): PathParam<RolloutId>,
+    PathParam(rollout): PathParam<Numbered<RolloutId>>,
     QueryParams(params): QueryParams<ForceParam>,
 ) -> Result<Response, ApiError> {
     let force = params.force()?;
-    server.accepted_response(server.app.manager.retry_rollout_with(&request, id.0, force).await?, None).await
+    server
+        .accepted_response(
+            server.app.manager.retry_rollout_with(&request, rollout.number, force).await?,
+            None,
+        )
+        .await
 }

@@ -10,17 +10,17 @@ use cdm_core::domain::operation::{Status, TerminalStatus};
 use cdm_core::domain::{Color, Digest};
 use cdm_core::manager::{Action, DeployRequest, FleetView, Request};
 
-use super::{DEFAULT_WAIT, operation_response};
-use crate::api::enums::ServiceName;
+use super::response::{DEFAULT_WAIT, operation_response};
 use crate::api::freeze::Freeze;
 use crate::api::list::Listing;
 use crate::api::operation::Operation;
 use crate::api::plan::Plan;
-use crate::api::rollout::{self, Rollout, StartRollout};
-use crate::api::services::ServicesChange;
+use crate::api::rollout::{Rollout, StartRollout};
 use crate::api::services::{
-    Canary, ChangeServices, Mark, Release, Rollback, Selected, Service, Services, digest,
+    Canary, ChangeServices, Changed, Flag, Mark, Release, Rollback, Selected, Service, Services,
+    ServicesChange, digest,
 };
+use crate::api::{OperationId, RolloutId, ServiceName};
 use crate::app::{AppState, SharedState};
 use crate::auth::CallerRequest;
 use crate::error::ApiError;
@@ -47,20 +47,20 @@ pub(crate) fn shown(server: &AppState, view: &FleetView) -> Services {
             ready: observed.ready,
             available: observed.available,
             sites: status.sites,
-            verdict: status.verdict.as_str().to_owned(),
-            operation: status.operation.as_ref().map(ToString::to_string),
+            verdict: status.verdict.into(),
+            operation: status.operation.as_ref().map(OperationId::from),
         };
-        services.insert(observed.color.to_string(), service);
+        services.insert(ServiceName::from(observed.color), service);
     }
     let freezes = view.freezes.iter().map(Freeze::from).collect();
-    let rollout = view.rollout.map(rollout::id);
+    let rollout = view.rollout.map(RolloutId::from_number);
     Services { canary: canary(server, view), services, rollout, freezes }
 }
 
 const ONLY_WITH_IMAGE: &str = "the field is allowed only with `imageTag`";
 
 fn canary(server: &AppState, view: &FleetView) -> Canary {
-    Canary { color: view.canary.to_string(), image: server.image(view.image) }
+    Canary { service: view.canary.into(), image: server.image(view.image) }
 }
 
 /// Selects the active canary, or deploys an image.
@@ -75,7 +75,7 @@ fn canary(server: &AppState, view: &FleetView) -> Canary {
     ("deploy-and-promote" = (summary = "Deploy an image to blue, and route the sites on blue to it", value = json!({
         "imageTag": "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
         "promote": true, "service": "blue"}))))), params(WaitParam), responses(
-    (status = 200, body = crate::api::services::Changed),
+    (status = 200, body = Changed),
     (status = 202, body = Operation), (status = 409)))]
 pub(crate) async fn change(
     State(server): State<SharedState>,
@@ -84,7 +84,7 @@ pub(crate) async fn change(
     JsonBody(body): JsonBody<ChangeServices>,
 ) -> Result<Response, ApiError> {
     let wait = wait.duration()?;
-    match (&body.color, &body.image_tag) {
+    match (&body.selector, &body.image_tag) {
         (Some(_), Some(_)) => {
             Err(ApiError::field("selector", "`selector` and `imageTag` exclude each other; send one of them"))
         }
@@ -92,13 +92,13 @@ pub(crate) async fn change(
         (None, None) => Err(ApiError::field("selector", "`selector` or `imageTag` is required")),
         (Some(_), None) if body.promote.is_some() => Err(ApiError::field("promote", ONLY_WITH_IMAGE)),
         (Some(_), None) if body.service.is_some() => Err(ApiError::field("service", ONLY_WITH_IMAGE)),
-        (Some(color), None) => {
-            let color = parse_field("selector", Color::parse(color))?;
+        (Some(name), None) => {
+            let color = parse_field("selector", Color::parse(name.as_str()))?;
             select(&server, &request, color, wait.unwrap_or(DEFAULT_WAIT)).await
         }
         (None, Some(image)) => {
-            let service = body.service.as_deref().map(Color::parse).transpose();
-            let promote = body.promote.is_some_and(crate::api::services::Flag::is_set);
+            let service = body.service.as_ref().map(|name| Color::parse(name.as_str())).transpose();
+            let promote = body.promote.is_some_and(Flag::is_set);
             let deploy = DeployRequest {
                 digest: digest(image, server.repository())?,
                 service: parse_field("service", service)?,
@@ -187,7 +187,8 @@ pub(crate) async fn rollback(
     JsonBody(body): JsonBody<Rollback>,
 ) -> Result<Response, ApiError> {
     let wait = wait.duration()?;
-    let service = parse_field("service", body.service.as_deref().map(Color::parse).transpose())?;
+    let service = body.service.as_ref().map(|name| Color::parse(name.as_str())).transpose();
+    let service = parse_field("service", service)?;
     server.accepted_response(server.app.manager.rollback(&request, service).await?, wait).await
 }
 

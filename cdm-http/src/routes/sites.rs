@@ -5,17 +5,17 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use cdm_core::domain::operation::{Status, TerminalStatus};
-use cdm_core::domain::{Color, SiteId, State as SiteState};
+use cdm_core::domain::{Color, SiteId};
 use cdm_core::manager::Accepted;
 use cdm_core::ports::SiteQuery;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{DEFAULT_WAIT, operation_response, with_location};
-use crate::api::enums::{ServiceName, SiteState as StateWord};
+use super::response::{DEFAULT_WAIT, operation_response, with_location};
+use crate::api::ServiceName;
 use crate::api::list::Listing;
 use crate::api::operation::Operation;
-use crate::api::site::{CreateSite, Site};
+use crate::api::site::{CreateSite, Site, SiteState};
 use crate::app::{AppState, SharedState};
 use crate::auth::CallerRequest;
 use crate::error::ApiError;
@@ -61,10 +61,10 @@ pub(crate) async fn create(
 pub(crate) struct SiteFilter {
     /// Only sites that are assigned to this service.
     #[param(value_type = ServiceName, required = false)]
-    pub(crate) service: Option<String>,
+    pub(crate) service: Option<ServiceName>,
     /// Only sites in this state.
-    #[param(value_type = StateWord, required = false)]
-    pub(crate) state: Option<String>,
+    #[param(value_type = SiteState, required = false)]
+    pub(crate) state: Option<SiteState>,
     /// Only sites with this text in their id, name or a hostname.
     #[param(nullable = false)]
     pub(crate) q: Option<String>,
@@ -92,10 +92,9 @@ pub(crate) async fn list(
 /// Returns the page of sites that a filter selects.
 pub(crate) async fn listed(server: &AppState, filter: &SiteFilter) -> Result<Listing<Site>, ApiError> {
     let paging = Paging::new('s', filter.limit.as_deref(), filter.cursor.as_deref())?;
-    let service = filter.service.as_deref().map(Color::parse).transpose();
-    let state = filter.state.as_deref().map(|text| {
-        let known = SiteState::ALL.into_iter().find(|state| state.as_str() == text);
-        known.ok_or_else(|| ApiError::field("state", "this state of a site does not exist"))
+    let service = filter.service.as_ref().map(|name| Color::parse(name.as_str())).transpose();
+    let state = filter.state.as_ref().map(|state| {
+        state.known().ok_or_else(|| ApiError::field("state", "this state of a site does not exist"))
     });
     let drifted = match filter.drifted.as_deref() {
         None | Some("false") => false,

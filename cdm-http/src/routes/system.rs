@@ -4,45 +4,16 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-use utoipa::ToSchema;
 
+use crate::api::health::{BackendStatus, Live, Readiness, Ready};
 use crate::app::SharedState;
 use crate::error::ApiError;
 use crate::extract::{NoQuery, QueryParams};
 
-/// The response of the liveness check.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Live {
-    /// Always `ok`.
-    status: &'static str,
-}
-
-/// The response of the readiness check.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Ready {
-    /// `ready`, `not_ready` or `stopping`.
-    status: &'static str,
-    /// Every backend, including the healthy ones.
-    backends: Vec<BackendStatus>,
-}
-
-/// The state of one backend.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct BackendStatus {
-    /// The name of the backend, such as `store`.
-    name: String,
-    /// Whether the backend responds.
-    ready: bool,
-    /// The error of the backend; null if it is ready.
-    #[schema(required = true)]
-    problem: Option<String>,
-}
-
 /// Returns 200 while the process runs.
 #[utoipa::path(get, path = "/healthz", operation_id = "getLiveness", tag = "system", security(()), responses((status = 200, body = Live)))]
 pub(crate) async fn live(_: QueryParams<NoQuery>) -> Json<Live> {
-    Json(Live { status: "ok" })
+    Json(Live { status: "ok".to_owned() })
 }
 
 /// Returns 200 if every backend responds, otherwise 503.
@@ -52,9 +23,9 @@ pub(crate) async fn ready(State(server): State<SharedState>, _: QueryParams<NoQu
     let all = server.app.health.backends().await;
     let healthy = all.iter().all(|backend| backend.problem.is_none());
     let (code, status) = match (server.stopping.is_cancelled(), healthy) {
-        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-        (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
-        (false, true) => (StatusCode::OK, "ready"),
+        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, Readiness::Stopping),
+        (false, false) => (StatusCode::SERVICE_UNAVAILABLE, Readiness::NotReady),
+        (false, true) => (StatusCode::OK, Readiness::Ready),
     };
     let backends = all.into_iter().map(|backend| BackendStatus {
         name: backend.name,
@@ -78,8 +49,8 @@ pub(crate) async fn metrics(
 /// Returns this OpenAPI document.
 #[utoipa::path(get, path = "/openapi.json", operation_id = "getOpenApi", tag = "system", security(()), responses(
     (status = 200, body = Object)))]
-pub(crate) async fn document(_: QueryParams<NoQuery>) -> Response {
+pub(crate) async fn document(State(server): State<SharedState>, _: QueryParams<NoQuery>) -> Response {
     // The document does not depend on the caller, and changes with the version of the server.
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")];
-    (headers, crate::openapi::text()).into_response()
+    (headers, (server.openapi)()).into_response()
 }

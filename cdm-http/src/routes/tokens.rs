@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use cdm_core::domain::Uid;
 use secrecy::ExposeSecret;
 
-use super::no_store;
+use super::response::no_store;
 use super::rollouts::PageParams;
 use crate::api::list::Listing;
 use crate::api::token::{CreateToken, MadeToken, Token};

@@ -6,8 +6,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use cdm_core::domain::UserName;
 use cdm_core::manager::{self, NewUser, UserChange};
+use secrecy::SecretString;
 
-use super::with_location;
+use super::response::with_location;
 use crate::api::list::Listing;
 use crate::api::user::{ChangeUser, CreateUser, User};
 use crate::app::{AppState, SharedState};
@@ -26,6 +27,14 @@ impl PathSegment for UserName {
 /// Returns the requester of a password hash.
 fn requester(request: &manager::Request) -> Requester {
     Requester::Known(request.actor.to_string())
+}
+
+/// Returns the check of a new password; `enabled` is whether users may have passwords.
+fn password_check(enabled: bool) -> impl Fn(&SecretString, &str) -> Result<(), &'static str> {
+    move |password, name| match enabled {
+        true => password::check_strength(password, name),
+        false => Err("passwords are disabled on this server; leave the field out"),
+    }
 }
 
 /// Returns the API's representation of a user, also of a removed one.
@@ -62,7 +71,7 @@ pub(crate) async fn create(
     _: QueryParams<NoQuery>,
     JsonBody(body): JsonBody<CreateUser>,
 ) -> Result<Response, ApiError> {
-    let (name, role) = body.parse(server.app.settings.passwords)?;
+    let (name, role) = body.parse(password_check(server.app.settings.passwords))?;
     let password = match body.password {
         Some(password) => {
             let requester = requester(&request);
@@ -93,7 +102,7 @@ pub(crate) async fn change(
     _: QueryParams<NoQuery>,
     JsonBody(body): JsonBody<ChangeUser>,
 ) -> Result<Json<User>, ApiError> {
-    let role = body.parse(name.as_str(), server.app.settings.passwords)?;
+    let role = body.parse(name.as_str(), password_check(server.app.settings.passwords))?;
     let password = match body.password {
         Some(password) => {
             let requester = requester(&request);

@@ -5,23 +5,14 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::{no_store, with_location};
+use super::response::{no_store, with_location};
+use crate::api::WebhookId;
 use crate::api::list::{Listing, Removed};
-use crate::api::webhook::{CreateWebhook, MadeWebhook, Webhook, id, number};
+use crate::api::webhook::{CreateWebhook, MadeWebhook, Webhook};
 use crate::app::SharedState;
 use crate::auth::CallerRequest;
 use crate::error::ApiError;
-use crate::extract::{JsonBody, NoQuery, PathParam, PathSegment, QueryParams};
-
-/// The number in a webhook's id.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct WebhookId(u64);
-
-impl PathSegment for WebhookId {
-    fn from_segment(text: &str) -> Result<Self, ApiError> {
-        number(text).map(Self).ok_or_else(|| ApiError::not_found("the webhook"))
-    }
-}
+use crate::extract::{JsonBody, NoQuery, Numbered, PathParam, QueryParams};
 
 /// Lists the webhooks with their delivery states, oldest first; at most 20.
 #[utoipa::path(get, path = "/webhooks", operation_id = "listWebhooks", tag = "webhooks", responses(
@@ -55,8 +46,9 @@ pub(crate) async fn create(
     let manager = &server.app.manager;
     let requested = body.parse(|url| manager.may_receive(url))?;
     let (record, key) = manager.create_webhook(&request, &requested).await?;
-    let location = format!("/webhooks/{}", id(record.number));
-    Ok(no_store(with_location(StatusCode::CREATED, &location, Json(MadeWebhook::new(&record, &key)))))
+    let webhook = MadeWebhook::new(&record, &key);
+    let location = format!("/webhooks/{}", webhook.record.id);
+    Ok(no_store(with_location(StatusCode::CREATED, &location, Json(webhook))))
 }
 
 /// Removes a webhook; no further messages are sent.
@@ -65,9 +57,9 @@ pub(crate) async fn create(
 pub(crate) async fn remove(
     State(server): State<SharedState>,
     CallerRequest(request): CallerRequest,
-    PathParam(WebhookId(number)): PathParam<WebhookId>,
+    PathParam(webhook): PathParam<Numbered<WebhookId>>,
     _: QueryParams<NoQuery>,
 ) -> Result<Json<Removed>, ApiError> {
-    server.app.manager.remove_webhook(&request, number).await?;
-    Ok(Json(Removed { id: id(number) }))
+    server.app.manager.remove_webhook(&request, webhook.number).await?;
+    Ok(Json(Removed { id: webhook.id.to_string() }))
 }

@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::activity::{Activity, Phase, ResponseBody};
-use super::admission::{ConnectionLimits, Permit};
+use super::admission::Permit;
+use super::connection_limits::ConnectionLimits;
 use super::tls::Tls;
 use super::write_timeout::WriteTimeout;
 use crate::client::{Peer, Transport};

@@ -3,7 +3,8 @@
 mod activity;
 mod admission;
 mod connection;
-mod tls;
+pub(crate) mod connection_limits;
+pub(crate) mod tls;
 mod write_timeout;
 
 use std::io;
@@ -15,15 +16,15 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use admission::ConnectionLimits;
+pub use connection_limits::ConnectionLimits;
 pub use tls::{Tls, TlsError};
 
 use activity::Activity;
 use admission::Connections;
 use connection::{Accepted, ConnectionServer};
 
-use crate::app::App;
 use crate::router::stoppable;
+use crate::settings::App;
 
 /// The delay after a failed accept, for example when file descriptors are exhausted.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);

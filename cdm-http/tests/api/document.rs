@@ -92,8 +92,8 @@ async fn headers_are_in_the_document() {
 async fn closed_sets_are_enumerations() {
     let document = served().await;
     let words = |name: &str| document["components"]["schemas"][name]["enum"].as_array().map_or(0, Vec::len);
-    let sets = ["ServiceName", "SiteState", "OperationKind", "OperationStatus", "StepState", "RolloutWord"];
+    let sets = ["ServiceName", "SiteState", "OperationKind", "OperationStatus", "StepStatus", "RolloutKind"];
     assert_eq!(sets.map(words), [2, 7, 7, 7, 5, 3]);
     assert_eq!(words("FrameKind"), 4);
-    assert_eq!(["RolloutStatus", "VerdictWord", "RoleName", "ScopeName"].map(words), [7, 4, 3, 5]);
+    assert_eq!(["RolloutStatus", "Verdict", "Role", "ScopeName"].map(words), [7, 4, 3, 5]);
 }

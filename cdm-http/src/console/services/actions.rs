@@ -11,8 +11,8 @@ use crate::api::services::{MarkVerdict, digest};
 use crate::app::{AppState, SharedState};
 use crate::console::confirm::{Confirmation, Field, FieldKind, confirmation_error, confirmation_page};
 use crate::console::form::Form;
-use crate::console::guard::PageRequest;
 use crate::console::page::Section;
+use crate::console::session::PageRequest;
 use crate::console::{format, operations};
 use crate::error::ApiError;
 use crate::extract::{PathSegment, parse_field};
@@ -85,7 +85,7 @@ pub(crate) async fn select(
     match server.app.manager.select(&request, color).await {
         Ok(selected) => {
             if let Some(operation) = selected.operation {
-                server.wait_for_operation(&operation, crate::routes::DEFAULT_WAIT).await?;
+                server.wait_for_operation(&operation, crate::routes::response::DEFAULT_WAIT).await?;
             }
             Ok(Redirect::to(PATH).into_response())
         }
@@ -161,7 +161,7 @@ pub(crate) async fn deploy(
             let deploy = DeployRequest { digest, service: Some(color), promote };
             server.app.manager.deploy(&request, deploy).await.map_err(ApiError::from)
         }
-        Err(error) => Err(error),
+        Err(invalid) => Err(invalid.into()),
     };
     match result {
         Ok(accepted) => Ok(to_operation(&accepted)),

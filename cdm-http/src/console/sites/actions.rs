@@ -7,14 +7,15 @@ use cdm_core::domain::SiteId;
 use cdm_core::manager;
 
 use super::PATH;
-use crate::api::site::Site;
+use crate::api::ServiceName;
+use crate::api::site::{Site, SiteState};
 use crate::app::{AppState, SharedState};
 use crate::console::confirm::{Confirmation, Field, FieldKind, confirmation_error, confirmation_page};
 use crate::console::controls::Controls;
 use crate::console::form::Form;
 use crate::console::format;
-use crate::console::guard::PageRequest;
 use crate::console::page::Section;
+use crate::console::session::PageRequest;
 use crate::error::ApiError;
 use crate::extract::PathSegment;
 
@@ -25,7 +26,7 @@ struct SiteAction {
     button: &'static str,
     action: manager::Action,
     /// The states of a site that permit the action; empty if all states permit it.
-    states: &'static [&'static str],
+    states: &'static [SiteState],
 }
 
 const ACTIONS: [SiteAction; 4] = [
@@ -33,10 +34,20 @@ const ACTIONS: [SiteAction; 4] = [
         name: "provision",
         button: "Provision",
         action: manager::Action::Provision,
-        states: &["created"],
+        states: &[SiteState::Created],
     },
-    SiteAction { name: "promote", button: "Promote", action: manager::Action::Promote, states: &["active"] },
-    SiteAction { name: "upgrade", button: "Upgrade", action: manager::Action::Upgrade, states: &["active"] },
+    SiteAction {
+        name: "promote",
+        button: "Promote",
+        action: manager::Action::Promote,
+        states: &[SiteState::Active],
+    },
+    SiteAction {
+        name: "upgrade",
+        button: "Upgrade",
+        action: manager::Action::Upgrade,
+        states: &[SiteState::Active],
+    },
     SiteAction { name: "terminate", button: "Terminate", action: manager::Action::Terminate, states: &[] },
 ];
 
@@ -49,9 +60,9 @@ async fn confirmation(server: &AppState, id: &SiteId, action: &SiteAction) -> Re
     let site = Site::from(&server.app.manager.site(id).await?);
     let fleet = server.app.manager.services().await?;
     let canary = fleet.canary;
-    let routed = site.routed_service.as_deref().unwrap_or("no service");
-    let lines = match action.name {
-        "provision" => vec![
+    let routed = site.routed_service.as_ref().map_or("no service", ServiceName::as_str);
+    let lines = match action.action {
+        manager::Action::Provision => vec![
             format!(
                 "Creates the database and the files of {id}, installs WordPress, and routes {} to {}.",
                 format::count_of(site.hostnames.len(), "hostname", "hostnames"),
@@ -59,13 +70,13 @@ async fn confirmation(server: &AppState, id: &SiteId, action: &SiteAction) -> Re
             ),
             "If a step needs an operator, the operation parks with a reason, and can be retried.".to_owned(),
         ],
-        "promote" => vec![
+        manager::Action::Promote => vec![
             format!(
                 "Moves the route of {id} from {routed} to {canary}, the active canary, and assigns the site to {canary}. Then flushes the caches of the site."
             ),
             format!("The route moves only if {canary} is ready, and always has a target."),
         ],
-        "upgrade" => vec![format!(
+        manager::Action::Upgrade => vec![format!(
             "Assigns {id} to {canary}, the active canary, and flushes its caches. Its route stays on {routed} until the site is promoted."
         )],
         _ => vec![
@@ -75,10 +86,10 @@ async fn confirmation(server: &AppState, id: &SiteId, action: &SiteAction) -> Re
             format!("Afterwards, these hostnames are available again: {}.", site.hostnames.join(", ")),
         ],
     };
-    let moves = matches!(action.name, "promote" | "upgrade");
+    let moves = matches!(action.action, manager::Action::Promote | manager::Action::Upgrade);
     let warnings =
         fleet.freezes.iter().filter(|freeze| moves && (freeze.sites.is_none() || freeze.names(id)));
-    let terminate = action.name == "terminate";
+    let terminate = action.action == manager::Action::Terminate;
     let typed = Field {
         name: "typed",
         label: format!("Type {id} to confirm"),
@@ -101,12 +112,11 @@ async fn confirmation(server: &AppState, id: &SiteId, action: &SiteAction) -> Re
 
 /// Returns the actions that the site's state and the user's role permit: path segment and label.
 pub(super) fn available(controls: &mut Controls, site: &Site) -> Vec<(&'static str, &'static str)> {
-    let states =
-        |action: &SiteAction| action.states.is_empty() || action.states.contains(&site.state.as_str());
+    let states = |action: &SiteAction| action.states.is_empty() || action.states.contains(&site.state);
     let permitted = ACTIONS.iter().filter(|action| states(action));
     permitted
-        .filter(|action| site.operation.is_none() || action.name == "terminate")
-        .filter(|_| site.state != "terminating")
+        .filter(|action| site.operation.is_none() || action.action == manager::Action::Terminate)
+        .filter(|_| site.state != SiteState::Terminating)
         .filter(|action| controls.permits(action.button, action.action.role()))
         .map(|action| (action.name, action.button))
         .collect()
@@ -132,10 +142,10 @@ pub(crate) async fn submit(
     let (id, action) = (SiteId::from_segment(&id)?, action(&name)?);
     let (current_user, request) = form.authenticated_request()?;
     let manager = &server.app.manager;
-    let result = match action.name {
-        "provision" => manager.provision(&request, &id).await,
-        "promote" => manager.promote(&request, &id).await,
-        "upgrade" => manager.upgrade(&request, &id).await,
+    let result = match action.action {
+        manager::Action::Provision => manager.provision(&request, &id).await,
+        manager::Action::Promote => manager.promote(&request, &id).await,
+        manager::Action::Upgrade => manager.upgrade(&request, &id).await,
         _ if form.text("typed") != id.as_str() => {
             let mut confirmation = confirmation(&server, &id, action).await?;
             let error = ApiError::field("typed", format!("the input is not `{id}`; nothing was done"));

@@ -6,20 +6,21 @@ use axum::response::{IntoResponse, Redirect, Response};
 use cdm_core::manager::Accepted;
 
 use super::PATH;
-use crate::api::enums;
+use crate::api::ServiceName;
+use crate::api::SiteId;
 use crate::api::site::CreateSite;
 use crate::app::{AppState, SharedState};
 use crate::console::confirm::{Confirmation, Field, FieldKind, confirmation_error, confirmation_page};
 use crate::console::form::Form;
-use crate::console::guard::PageRequest;
 use crate::console::page::Section;
+use crate::console::session::PageRequest;
 use crate::error::ApiError;
 
 /// Returns the form of a new site, with the input of the previous attempt.
 async fn form_of(server: &AppState, filled: &CreateSite) -> Result<Confirmation, ApiError> {
     let canary = server.app.manager.services().await?.canary;
     let mut services = vec![(String::new(), format!("{canary}, the active canary"))];
-    services.extend(enums::service_names().map(|name| (name.to_owned(), name.to_owned())));
+    services.extend(ServiceName::ALL.iter().map(|name| (name.to_string(), name.to_string())));
     let field = |name, label: &str, hint: &str, kind, value: &str| Field {
         name,
         label: label.to_owned(),
@@ -41,7 +42,7 @@ async fn form_of(server: &AppState, filled: &CreateSite) -> Result<Confirmation,
                 "Id",
                 "Lower-case letters, digits and hyphens, at most 32 characters. The id cannot be changed.",
                 FieldKind::Code,
-                &filled.id,
+                filled.id.as_str(),
             ),
             field("name", "Title", "The title that visitors of the site see.", FieldKind::Line, &filled.name),
             field("theme", "Theme", "For example twentytwentyfive.", FieldKind::Code, &filled.theme),
@@ -64,7 +65,7 @@ async fn form_of(server: &AppState, filled: &CreateSite) -> Result<Confirmation,
                 "Service",
                 "",
                 FieldKind::Choice(services),
-                filled.service.as_deref().unwrap_or_default(),
+                filled.service.as_ref().map_or("", ServiceName::as_str),
             ),
         ],
         button: "Create the site".to_owned(),
@@ -80,7 +81,7 @@ pub(crate) async fn show(
     request: PageRequest,
 ) -> Result<Response, ApiError> {
     let empty = CreateSite {
-        id: String::new(),
+        id: SiteId::from(""),
         theme: String::new(),
         hostnames: Vec::new(),
         service: None,
@@ -98,22 +99,22 @@ pub(crate) async fn create(State(server): State<SharedState>, form: Form) -> Res
     let hostnames: Vec<String> = hosts.map(str::to_owned).collect();
     let canonical = form.optional("canonicalHostname").or(hostnames.first().map(String::as_str));
     let filled = CreateSite {
-        id: form.text("id").to_owned(),
+        id: SiteId::from(form.text("id")),
         theme: form.text("theme").to_owned(),
         canonical_hostname: canonical.unwrap_or_default().to_owned(),
         hostnames,
-        service: form.optional("service").map(str::to_owned),
+        service: form.optional("service").map(ServiceName::from),
         name: form.text("name").to_owned(),
     };
     let result = match filled.parse() {
         Ok(new) => server.app.manager.create_site(&request, &new).await.map_err(ApiError::from),
-        Err(error) => Err(error),
+        Err(invalid) => Err(invalid.into()),
     };
     match result {
         Ok(accepted) => {
             if let Accepted::Operation(operation) = &accepted {
                 // The operation usually finishes within the wait, so the page shows the created site.
-                server.wait_for_operation(operation, crate::routes::DEFAULT_WAIT).await?;
+                server.wait_for_operation(operation, crate::routes::response::DEFAULT_WAIT).await?;
             }
             Ok(Redirect::to(&format!("{PATH}/{}", filled.id)).into_response())
         }
