@@ -101,6 +101,8 @@ pub(crate) async fn resume(stage: &Stage, answers: &BTreeMap<String, Value>) -> 
     }
     for rollout in items("/rollouts?limit=1000") {
         if rollout["reason"]["code"] == "service_not_ready" {
+            // A worker may be checking the service for the rollout, which excludes a deploy until the rollout is paused.
+            rested(stage, &format!("/rollouts/{}", word(&rollout, "id"))).await;
             let deploy = json!({"imageTag": digest('b'), "service": rollout["service"]});
             let deploy = stage.accepted("POST /services", Some(deploy)).await;
             rested(stage, &format!("/operations/{deploy}")).await;
