@@ -89,7 +89,7 @@ impl Shown for Selected {
 /// Both services with the active canary, and the freezes in effect.
 impl Shown for Services {
     fn format(item: &Received<Self>, now: Timestamp, width: Option<usize>) -> String {
-        let Services { canary, services, freezes, .. } = &item.value;
+        let Self { canary, services, freezes, .. } = &item.value;
         let named = services.iter().map(|(name, service)| NamedService {
             name: name.clone(),
             is_canary: *name == canary.service,

@@ -160,7 +160,7 @@ fn image_references() {
                     }
                     ImageError::Digest(broken) if broken.rule().contains("64 hexadecimal digits") => NoDigest,
                     ImageError::Digest(broken) => {
-                        assert!(broken.rule().contains("before the @"), "{message}");
+                        assert!(broken.rule().contains("before the `@`"), "{message}");
                         Malformed
                     }
                 }
