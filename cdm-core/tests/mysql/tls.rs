@@ -63,7 +63,7 @@ async fn a_certificate_for_the_name_by_a_trusted_authority_is_accepted() {
     let uid = env.suite.cx().uid();
     assert!(env.databases.seen(uid).await.is_ok());
     assert_rejected(check(&server, "").await, "ssl-ca=");
-    assert_rejected(check(&server, "?ssl-ca=/nowhere/ca.pem").await, "not there");
+    assert_rejected(check(&server, "?ssl-ca=/nowhere/ca.pem").await, "does not exist");
     // An explicit mode overrides the default.
     check(&server, "?ssl-mode=REQUIRED").await.expect("TLS without verification was requested");
 }
@@ -81,7 +81,7 @@ async fn a_certificate_for_another_name_is_rejected() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_remote_server_without_tls_is_rejected() {
     let Some(server) = Server::start(&["--skip-ssl"]).await else { return };
-    assert_rejected(check(&server, "").await, "offers no TLS");
+    assert_rejected(check(&server, "").await, "does not support TLS");
     check(&server, "?ssl-mode=DISABLED").await.expect("plaintext was requested");
     TestEnv::at(&server.url()).databases.check().await.expect("this machine's own");
 }
