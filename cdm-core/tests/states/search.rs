@@ -189,6 +189,6 @@ pub(crate) fn all_reached<T: PartialEq + std::fmt::Debug>(
 /// Checks that an error names both the state and the event.
 pub(crate) fn named<S>(error: &dyn std::error::Error, state: &str, event: &str) -> Step<S> {
     let text = error.to_string();
-    let both = text.contains(&format!(" {state} ")) && text.contains(&format!("`{event}`"));
+    let both = text.contains(&format!("`{state}`")) && text.contains(&format!("`{event}`"));
     if both { Step::Refused } else { Step::Wrong(format!("the error for `{event}` in {state} says: {text}")) }
 }

@@ -26,7 +26,7 @@ fn tables() {
             (None, Err(text)) => {
                 // An error about a site names the state that users see.
                 let state = state.split(" (").next().unwrap_or(state);
-                let both = text.contains(&format!(" {state} ")) && text.contains(&format!("`{event}`"));
+                let both = text.contains(&format!("`{state}`")) && text.contains(&format!("`{event}`"));
                 if both { Ok(()) } else { Err(format!("{row}is rejected with: {text}")) }
             }
             (known, follows) => Err(format!("{row}{follows:?}, and the table has {known:?}")),
