@@ -30,9 +30,9 @@ const SERVER_NAME: &str = "the embedded server";
 /// Where the embedded store is, and how it is configured.
 #[derive(Clone, Debug, Default)]
 pub struct LocalOptions {
-    /// The configuration file; `None` to use the environment and the defaults only.
+    /// The configuration file; `None` (the default) to use the environment and the defaults only.
     pub config: Option<PathBuf>,
-    /// The directory of the embedded store; `None` to use the configured one.
+    /// The directory of the embedded store; `None` (the default) to use the configured one.
     pub data_dir: Option<PathBuf>,
 }
 

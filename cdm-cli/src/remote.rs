@@ -27,7 +27,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(90);
 pub struct RemoteOptions {
     /// Whether a token may be sent without TLS to another machine; default: refused.
     pub plaintext: Plaintext,
-    /// PEM file with certificate authorities to trust in addition to those of the system.
+    /// PEM file with certificate authorities to trust in addition to those of the system. Default: `None`.
     pub cacert: Option<PathBuf>,
 }
 

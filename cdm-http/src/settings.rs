@@ -76,15 +76,18 @@ pub struct HttpSettings {
     /// The maximum time until a response starts; event streams may last longer. Default: 90 s. A value below 60 s cuts off
     /// the longest `wait`.
     pub timeout: Duration,
-    /// Requests per second of one token or user. Default: 200. Above the rate, requests are rejected with 429.
+    /// Requests per second of one token or user. Default: 200. Above the rate, requests are rejected with 429. A lower
+    /// value rejects busy clients earlier; a higher one lets one client use more of the server.
     pub rate: NonZeroU32,
-    /// Requests that one token or user may send at once, before `rate` applies. Default: 400.
+    /// Requests that one token or user may send at once, before `rate` applies. Default: 400. A higher value accepts
+    /// larger bursts, which the backends then have to serve.
     pub burst: NonZeroU32,
     /// Failed authentications per minute from one address. Default: 30. A lower value slows down guessing, and blocks users
     /// behind one address earlier.
     pub failures: NonZeroU32,
-    /// Event streams that may be open at once. Default: 256. One token or user gets an eighth of them and one address half;
-    /// the last eighth is reserved for tokens and users without an open stream.
+    /// Event streams that may be open at once. Default: 256. One token or user gets an eighth of them and one address
+    /// half; the last eighth is reserved for tokens and users without an open stream. Each stream needs a connection
+    /// and reads its events from the store.
     pub streams: usize,
     /// Limits and timeouts of the listener's connections. Default: [`ConnectionLimits::default`].
     pub connections: ConnectionLimits,
@@ -97,7 +100,7 @@ pub struct HttpSettings {
     pub repository: Option<String>,
     /// The link that creates the console's first user; it is valid only while there is no user. Default: `None`.
     pub setup: Option<SetupLink>,
-    /// Whether users may sign in with a password. Default: `true`.
+    /// Whether users may sign in with a password. Default: `true`. `false` leaves only the provider in `oidc`.
     pub passwords: bool,
     /// Whether users who sign in with a password need a second factor. Default: only users who have set one up.
     pub second_factor: SecondFactorRule,

@@ -28,11 +28,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Which AWS account to use. A field that is `None` follows the environment and the profile, as in every AWS program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AwsSettings {
-    /// The AWS region, such as `eu-central-1`.
+    /// The AWS region, such as `eu-central-1`. Default: `None`.
     pub region: Option<String>,
-    /// The profile in the shared configuration files.
+    /// The profile in the shared configuration files. Default: `None`.
     pub profile: Option<String>,
-    /// One endpoint for every service, for a local stand-in of AWS. `None` uses the endpoints of AWS.
+    /// One endpoint for every service, for a local stand-in of AWS. `None` (the default) uses the endpoints of AWS.
     pub endpoint: Option<String>,
 }
 

@@ -27,7 +27,8 @@ pub enum Next {
     Sleep,
 }
 
-/// How long a step that has not finished waits for a backend.
+/// How long a step that has not finished waits for a backend. The values are those of the settings and of the step;
+/// there are no defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitLimits {
     /// The pause before the next attempt.

@@ -111,7 +111,7 @@ pub struct PipelineSettings {
     /// The interval at which a waiting operation is attempted while the cluster reports no change. Default: 5 s. A
     /// longer one makes fewer calls and notices a lost report later.
     pub poll_interval: Duration,
-    /// How long steps wait for a backend that does not serve them.
+    /// How long steps wait for a backend that does not serve them. Default: [`StepTimeouts::default`].
     pub timeouts: StepTimeouts,
 }
 

@@ -22,14 +22,16 @@ pub struct CloudConfig {
     /// Whether requests to S3 have the bucket in the path instead of the host name; by default only if an endpoint is
     /// configured. `CDM_S3_PATH_STYLE`, `s3_path_style`.
     pub s3_path_style: bool,
-    /// The prefix of the names of secrets, by default `cdm`. `CDM_SECRET_PREFIX`, `secret_prefix`.
+    /// The prefix of the names of secrets, by default `cdm`. Installations in one AWS account need different prefixes.
+    /// `CDM_SECRET_PREFIX`, `secret_prefix`.
     pub secret_prefix: String,
     /// The URL of the database server, with its administrator and password; required if the cluster is in the cloud.
     /// `CDM_DATABASE_URL`, `CDM_DATABASE_URL_FILE`, `database.url_file`.
     pub database_url: Option<SecretString>,
     /// The host and port at which sites reach the database server; `None`: those of the URL. `database.address`.
     pub database_address: Option<(String, u16)>,
-    /// The host from which the database users of sites may connect, by default `%`: any host. `database.user_host`.
+    /// The host from which the database users of sites may connect, by default `%`: any host. A narrower value makes
+    /// stolen credentials useless on other hosts, and must cover the addresses of all pods. `database.user_host`.
     pub database_user_host: String,
     /// The AWS region, profile and endpoint. `aws.…`.
     pub aws: AwsConfig,
@@ -41,7 +43,8 @@ pub struct CloudConfig {
     pub wp: WpConfig,
 }
 
-/// The AWS account. A field that is `None` comes from AWS's own sources, as for the AWS command line.
+/// The AWS account. A field that is `None` comes from AWS's own sources, as for the AWS command line. No field has
+/// another default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AwsConfig {
     /// The region, such as `eu-central-1`. `aws.region`.
@@ -58,7 +61,8 @@ pub struct GateConfig {
     /// The host and port at which the routes of sites are served, such as those of the Ingress controller; `None`: the
     /// address that the hostname of each site resolves to. `CDM_GATE_ADDRESS`, `gate.address`.
     pub address: Option<(String, u16)>,
-    /// Whether the hostname of a site may resolve to a private address; by default `false`. `gate.private`.
+    /// Whether the hostname of a site may resolve to a private address; by default `false`. `true` permits internal
+    /// sites, and lets the owner of a hostname direct health checks to private addresses. `gate.private`.
     pub private: bool,
     /// The host and port of the services, blue and green; `None`: their names in the cluster. `gate.blue`, `gate.green`.
     pub services: Option<[(String, u16); 2]>,
@@ -97,8 +101,8 @@ pub struct WpConfig {
     /// The directory of WordPress in the image, an absolute path; `None`: the container's working directory.
     /// `CDM_WP_PATH`, `wp.path`.
     pub path: Option<String>,
-    /// Whether `wp` may run as root (`--allow-root`), for Deployments whose pods do; by default `false`.
-    /// `CDM_WP_ALLOW_ROOT`, `wp.allow_root`.
+    /// Whether `wp` may run as root (`--allow-root`), for Deployments whose pods do; by default `false`. With `true`,
+    /// code of a plugin runs as root in the container of a job. `CDM_WP_ALLOW_ROOT`, `wp.allow_root`.
     pub allow_root: bool,
 }
 
@@ -150,8 +154,9 @@ pub struct KubernetesConfig {
     /// The service account of jobs; `None`: `default` of the namespace. `CDM_JOB_SERVICE_ACCOUNT`,
     /// `kubernetes.jobs.service_account`.
     pub job_service_account: Option<String>,
-    /// Whether jobs meet the Pod Security Standard `restricted` where the Deployment does not specify otherwise; by default
-    /// `true`. `restricted` or `as-deployed` in `kubernetes.jobs.security`.
+    /// Whether jobs meet the Pod Security Standard `restricted` where the Deployment does not specify otherwise; by
+    /// default `true`. `false` is for images that `restricted` prevents from running. `restricted` or `as-deployed` in
+    /// `kubernetes.jobs.security`.
     pub jobs_restricted: bool,
     /// The kind of route objects, by default Ingresses of the default class. `CDM_ROUTES`, `kubernetes.routes`.
     pub routes: Routes,
@@ -162,11 +167,14 @@ pub struct KubernetesConfig {
 /// The pods that flush the caches of a rollout's window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlushConfig {
-    /// The number of pods that flush in parallel, from 1 to 1000; by default 4.
+    /// The number of pods that flush in parallel, from 1 to 1000; by default 4. More pods flush a window sooner, and
+    /// use more of the cluster.
     pub pods: u32,
-    /// The maximum number of sites in each pod, from 1 to 100; by default 20. 1 means one pod per site.
+    /// The maximum number of sites in each pod, from 1 to 100; by default 20. 1 means one pod per site. More sites in a
+    /// pod need fewer pods, but larger ones.
     pub sites_per_pod: u32,
-    /// The memory limit of a site's container, a Kubernetes quantity; by default `256Mi`. Kubernetes validates it.
+    /// The memory limit of a site's container, a Kubernetes quantity; by default `256Mi`. Kubernetes validates it. Too
+    /// small a limit ends the container.
     pub memory: String,
 }
 

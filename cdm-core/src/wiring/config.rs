@@ -56,26 +56,29 @@ pub struct Config {
     /// parallel: from 1 to 1024, by default 64. A higher value runs more work at the same time, and sends more concurrent
     /// calls to the backends. `CDM_CONCURRENCY`, `concurrency`; earlier names: `CDM_WORKERS`, `workers`.
     pub concurrency: usize,
-    /// The sustained number of requests per second of one token; `None`: the server's default, 200. `limits.rate`.
+    /// The sustained number of requests per second of one token; `None`: the server's default, 200. A lower value
+    /// rejects a busy client earlier with 429; a higher one lets one token use more of the server. `limits.rate`.
     pub rate: Option<NonZeroU32>,
-    /// The number of requests of one token that the server accepts in a burst; `None`: the server's default, 400.
-    /// `limits.burst`.
+    /// The number of requests of one token that the server accepts in a burst; `None`: the server's default, 400. A
+    /// higher value accepts larger bursts, which the backends then have to serve. `limits.burst`.
     pub burst: Option<NonZeroU32>,
     /// The number of failed authentications per minute of one address; `None`: the server's default, 30. A low value
     /// hinders attackers that guess credentials, and affects users who share an address.
     /// `limits.auth_failures_per_minute`; earlier name: `limits.failures`.
     pub failures: Option<NonZeroU32>,
-    /// The filter of log lines, by default `info`. `CDM_LOG`, `log`.
+    /// The filter of log lines, a level or directives per module such as `info,cdm_core=debug`; by default `info`.
+    /// `CDM_LOG`, `log`.
     pub log: String,
     /// The format of log lines; `None`: text on a terminal, otherwise JSON. `CDM_LOG_FORMAT`, `log_format`.
     pub log_format: Option<LogFormat>,
-    /// The webhook receivers that may have internal addresses, by default none. `CDM_WEBHOOKS_ALLOWED_RECEIVERS`, separated
-    /// by commas, `webhooks.allowed_receivers`; earlier names: `CDM_WEBHOOKS_ALLOW`, `webhooks.allow`.
+    /// The webhook receivers that may have internal addresses, by default none. A webhook can send messages to every
+    /// receiver in the list, inside the network too. `CDM_WEBHOOKS_ALLOWED_RECEIVERS`, separated by commas,
+    /// `webhooks.allowed_receivers`; earlier names: `CDM_WEBHOOKS_ALLOW`, `webhooks.allow`.
     pub allowed_receivers: Vec<Allowed>,
     /// The OpenID Connect provider for sign-in to the console; `None`: users sign in with passwords only.
     pub oidc: Option<OidcConfig>,
-    /// The retention of audit entries and events, by default 400 and 7 days. `CDM_RETENTION_AUDIT`, `CDM_RETENTION_EVENTS`,
-    /// `[retention]`.
+    /// The retention of audit entries and events, by default 400 and 7 days. A longer retention needs more storage.
+    /// `CDM_RETENTION_AUDIT`, `CDM_RETENTION_EVENTS`, `[retention]`.
     pub retention: RetentionPeriods,
     /// How long steps wait for unavailable backends, and the pauses between retries. `CDM_RETRY_…`, `retry.…`.
     pub retry: RetryConfig,
@@ -83,12 +86,14 @@ pub struct Config {
     pub sign_in: SignInConfig,
     /// The configuration of the cloud backends.
     pub cloud: CloudConfig,
-    /// How long a pod of the local cluster takes to become ready, by default 400 ms. `local.pod_start_ms`.
+    /// How long a pod of the local cluster takes to become ready, by default 400 ms. A longer time shows rollouts as
+    /// slow as on a real cluster. `local.pod_start_ms`.
     pub pod_start: Duration,
-    /// How long pods of the local cluster may make no progress before their service fails, by default 5 s.
-    /// `local.progress_deadline_ms`.
+    /// How long pods of the local cluster may make no progress before their service fails, by default 5 s. A short
+    /// deadline fails slow images, a long one delays the failure of broken ones. `local.progress_deadline_ms`.
     pub progress_deadline: Duration,
-    /// How long a job of the local cluster takes, by default 150 ms. `local.job_ms`.
+    /// How long a job of the local cluster takes, by default 150 ms. A longer time makes jobs visible while they run.
+    /// `local.job_ms`.
     pub job: Duration,
 }
 

@@ -27,8 +27,9 @@ pub struct HttpConfig {
     pub trusted_proxies: Vec<IpNet>,
     /// The certificate and the key of the API's listener; `None`: the listener uses plaintext.
     pub tls: Option<TlsFiles>,
-    /// Whether the API and the router of the local cluster may use plaintext on an address that other machines can reach;
-    /// by default `false`. `CDM_ALLOW_PLAINTEXT`, `allow_plaintext`.
+    /// Whether the API and the router of the local cluster may use plaintext on an address that other machines can
+    /// reach; by default `false`. With `true`, tokens and passwords cross the network unencrypted unless a proxy in
+    /// front terminates TLS. `CDM_ALLOW_PLAINTEXT`, `allow_plaintext`.
     pub allow_plaintext: bool,
     /// The path of the URL by which browsers and clients reach the server, such as `/cdm`; empty for the root and by
     /// default. Part of `CDM_PUBLIC_URL`, `public_url` or `oidc.public_url`.

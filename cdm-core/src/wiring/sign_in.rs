@@ -16,8 +16,9 @@ pub struct SignInConfig {
     /// Whether users may sign in with passwords; by default `true`. `false` requires an OpenID Connect provider.
     /// `CDM_PASSWORDS` (`on` or `off`), `passwords`.
     pub passwords: bool,
-    /// Whether sign-in with a password requires a second factor; by default optional. `CDM_SECOND_FACTOR` (`off`, `optional`
-    /// or `required`), `second_factor`.
+    /// Whether sign-in with a password requires a second factor; by default optional. `required` protects accounts
+    /// whose password has leaked; each user must then set up a second factor. `CDM_SECOND_FACTOR` (`off`, `optional` or
+    /// `required`), `second_factor`.
     pub second_factor: SecondFactorRule,
 }
 

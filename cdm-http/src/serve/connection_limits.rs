@@ -6,22 +6,27 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
     /// The maximum number of open connections, without `reserved`. Each connection needs a file descriptor and memory.
+    /// Default: 448.
     pub total: usize,
-    /// The maximum number of open connections per address, except for loopback addresses and trusted proxies. A low value
-    /// affects users behind one address; with a high value, one client can use most connections.
+    /// The maximum number of open connections per address, except for loopback addresses and trusted proxies. Default:
+    /// 112. A low value affects users behind one address; with a high value, one client can use most connections.
     pub per_address: usize,
     /// Additional connections for addresses with fewer than 4 connections, used only while all others handle requests.
+    /// Default: 64. A larger number keeps the server reachable for others during a flood, at the cost of `total`.
     pub reserved: usize,
-    /// The maximum time from the accept to the end of the first request header, including the TLS handshake. Default: 15 s.
+    /// The maximum time from the accept to the end of the first request header, including the TLS handshake. Default:
+    /// 15 s. A shorter time frees the connections of slow clients sooner, and rejects clients on slow networks.
     pub header_timeout: Duration,
     /// The maximum time from the end of a response to the end of the next request header. Default: 30 s. A longer time
     /// saves handshakes, and keeps idle connections open.
     pub idle_timeout: Duration,
-    /// The idle timeout of trusted proxies, which reuse connections. Default: 90 s.
+    /// The idle timeout of trusted proxies, which reuse connections. Default: 90 s. A time above the idle timeout of
+    /// the proxy avoids requests on a connection that is being closed.
     pub proxy_idle_timeout: Duration,
-    /// The maximum time in which the client reads no data that is sent to it. Default: 30 s.
+    /// The maximum time in which the client reads no data that is sent to it. Default: 30 s. A shorter time frees
+    /// memory sooner, and ends downloads on slow networks.
     pub write_timeout: Duration,
-    /// The maximum size of a request header, in bytes. Default: 32 KiB.
+    /// The maximum size of a request header, in bytes. Default: 32 KiB. A larger value costs memory per connection.
     pub header_bytes: usize,
 }
 

@@ -36,7 +36,6 @@ use crate::ports::{
     CallContext, Clock, Database, ErrorKind, Outcome, PortError, SiteDatabase, SiteDatabases,
 };
 
-/// Timeout of a read.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of connections; further calls wait for one.
 const MAX_CONNECTIONS: usize = 8;
@@ -55,7 +54,8 @@ pub struct MysqlSettings {
     pub password: Option<SecretString>,
     /// Host and port by which sites connect to the server. Default: `None`, for the host and port of the URL.
     pub address: Option<(String, u16)>,
-    /// The hosts from which a site's user may connect, as the host part of its account. Default: `%`, for all hosts.
+    /// The hosts from which a site's user may connect, as the host part of its account. Default: `%`, for all hosts. A
+    /// narrower value makes stolen credentials useless on other hosts, and must cover the addresses of all pods.
     pub user_host: String,
 }
 

@@ -23,7 +23,7 @@ use crate::ports::{Clock, HealthProbe, Inconclusive, ProbeRequest, Via};
 /// Maximum size of the part of a body that is searched for a text, in bytes.
 const MAX_BODY: usize = 256 << 10;
 
-/// The addresses for health checks.
+/// The addresses for health checks. There are no defaults: the values depend on the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeSettings {
     /// Whether sites are reached over TLS. Wrong values make every check fail.
@@ -32,11 +32,13 @@ pub struct ProbeSettings {
     /// and a public address.
     pub route: Option<(String, u16)>,
     /// Whether a hostname may also resolve to a private address. Loopback, link-local and metadata addresses are never
-    /// allowed. `true` is needed for sites that are only reachable inside a network.
+    /// allowed. `true` is needed for sites that are only reachable inside a network, and lets the owner of a hostname
+    /// direct checks to private addresses.
     pub private: bool,
     /// Host and port of the blue and the green service, which are reached without TLS.
     pub services: [(String, u16); 2],
-    /// The response header with the name of the service that responded.
+    /// The response header with the name of the service that responded. A check of a service is inconclusive without
+    /// it.
     pub header: HeaderName,
 }
 

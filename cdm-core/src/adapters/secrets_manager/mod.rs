@@ -26,7 +26,6 @@ use crate::ports::{
 const PORT: &str = "secrets";
 /// The recovery window in days; the minimum that AWS allows.
 const RECOVERY_WINDOW_DAYS: i64 = 7;
-/// Timeout of a read.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum length of the prefix. A secret's name has at most 512 characters, including what follows the prefix.
 const MAX_PREFIX: usize = 400;
@@ -34,7 +33,8 @@ const MAX_PREFIX: usize = 400;
 /// The settings of the secrets, checked by [`SecretsManager::new`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretsManagerSettings {
-    /// The prefix of the names of all secrets, without the slash that follows it.
+    /// The prefix of the names of all secrets, without the slash that follows it. From 1 to 400 characters; no default.
+    /// Installations in one AWS account need different prefixes.
     pub prefix: String,
 }
 

@@ -51,7 +51,7 @@ const PORT: &str = "cluster";
 /// How often the file is polled for the writes of other processes.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Settings of the local cluster.
+/// Timing and limits of the local cluster. The defaults suit a demonstration on one machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalSettings {
     /// How long a pod takes to start, unless its image declares another time. Default: 400 ms. A longer time shows
@@ -60,13 +60,14 @@ pub struct LocalSettings {
     /// How long a service may make no progress before it reports a failure. Default: 5 s. A short time fails slow
     /// images, a long time delays the failure of broken ones.
     pub progress_deadline: Duration,
-    /// How long a job takes before it does its work. Default: 150 ms.
+    /// How long a job takes before it does its work. Default: 150 ms. A longer time makes jobs visible while they run;
+    /// a shorter one makes tests faster.
     pub job: Duration,
     /// The scheme of the sites' URLs, `http` or `https`. Default: `http`. Use `https` if a proxy in front of the router
     /// terminates TLS.
     pub site_scheme: String,
     /// Maximum number of connections that the router serves at a time. Default: 1,024. Above it, a new connection
-    /// replaces the one that is idle the longest.
+    /// replaces the one that is idle the longest. More connections need more file descriptors.
     pub router_connections: usize,
 }
 
@@ -196,7 +197,6 @@ impl Inner {
         self.change_signal.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Sleeps for `span`.
     async fn pause(&self, span: Duration) {
         self.clock.sleep_until(self.clock.monotonic().after(span)).await;
     }
