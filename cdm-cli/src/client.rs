@@ -14,7 +14,7 @@ const MAX_PAGE: u64 = 500;
 /// The API, with the idempotency key of one command.
 #[derive(Clone, Copy, Debug)]
 pub struct Client<'a> {
-    /// Sends the requests.
+    /// The connection to a server, or the API in this process.
     pub transport: &'a dyn Transport,
     /// Idempotency key for the request that changes something; `None` to send no key.
     pub key: Option<&'a str>,
@@ -67,7 +67,7 @@ pub enum More {
     None,
 }
 
-/// A successful response.
+/// A response with a status of 2xx; any other status is an error.
 #[derive(Clone, Debug)]
 pub struct ApiResponse {
     /// HTTP status; 202 if the work continues after the response.

@@ -40,7 +40,7 @@ pub enum CliError {
     /// Ctrl-C or another signal ended the command; work that was started continues.
     #[error("interrupted")]
     Interrupted {
-        /// The signal.
+        /// The signal that the process received.
         by: EndSignal,
         /// The work that continues, if there is any.
         subject: Option<Subject>,
@@ -125,12 +125,12 @@ impl SubjectKind {
 }
 
 impl Subject {
-    /// Names an operation.
+    /// Refers to the operation with this id.
     pub fn operation(id: impl Into<String>) -> Self {
         Self { kind: SubjectKind::Operation, id: id.into() }
     }
 
-    /// Names a rollout.
+    /// Refers to the rollout with this id.
     pub fn rollout(id: impl Into<String>) -> Self {
         Self { kind: SubjectKind::Rollout, id: id.into() }
     }
@@ -154,7 +154,7 @@ impl Subject {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Problem {
-    /// HTTP status.
+    /// The HTTP status, as in the status line of the response.
     pub status: u16,
     /// Short text for the kind of problem.
     pub title: String,

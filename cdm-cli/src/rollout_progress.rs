@@ -26,7 +26,7 @@ pub(crate) struct RolloutProgress {
 }
 
 impl RolloutProgress {
-    /// Records a sample.
+    /// Records the number of ended sites, unless it equals the last of at least two samples.
     pub(crate) fn record(&mut self, rollout: &Rollout, now: MonotonicTime) {
         let ended = ended(&rollout.counts);
         if self.samples.back().is_none_or(|(_, done)| *done != ended) || self.samples.len() < 2 {

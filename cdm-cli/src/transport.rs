@@ -18,7 +18,7 @@ pub struct Request {
     pub query: Vec<(String, String)>,
     /// JSON body, if any.
     pub body: Option<Value>,
-    /// Additional headers.
+    /// Headers in addition to the authorization, which the transport adds.
     pub headers: Vec<(&'static str, String)>,
 }
 

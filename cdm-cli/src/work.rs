@@ -41,7 +41,7 @@ pub trait Work: DeserializeOwned + Shown + Send + Sync {
     /// Operation or rollout.
     const KIND: SubjectKind;
 
-    /// Returns the state of the work.
+    /// Returns the operation or the rollout, for code that handles the two differently.
     fn state(&self) -> State<'_>;
 
     /// Returns the subject of the work, with its id.

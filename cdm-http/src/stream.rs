@@ -33,7 +33,7 @@ pub(crate) trait Subscriber: Send + Sync {
     }
 }
 
-/// The stream is closed.
+/// The error of a write to a stream that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Closed;
 
@@ -44,7 +44,6 @@ struct Abort {
     final_events: OnceLock<Vec<Event>>,
 }
 
-/// Writes the events of a stream.
 pub(crate) struct EventWriter<'a, S> {
     server: &'a AppState,
     subscriber: S,

@@ -39,7 +39,7 @@ pub fn catch_panic<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-/// A running campaign.
+/// The counts and the failures of a campaign so far.
 #[derive(Debug)]
 pub struct Campaign {
     name: &'static str,
@@ -57,7 +57,7 @@ impl Campaign {
         Self { name, runs: 0, failed: 0, failures: Vec::new() }
     }
 
-    /// Counts a run.
+    /// Counts one run, and records its failure if `result` is an error.
     pub fn run(&mut self, result: Result<(), String>) {
         self.runs += 1;
         if let Err(failure) = result {

@@ -22,7 +22,7 @@ impl std::ops::AddAssign for Elapsed {
     }
 }
 
-/// Measures `act`.
+/// Runs `act`, and returns its duration and its result.
 pub fn time<T>(act: impl FnOnce() -> T) -> (Elapsed, T) {
     let (wall, cpu) = (Instant::now(), cpu());
     let value = act();

@@ -25,7 +25,7 @@ pub struct TokenClaims {
     pub own_key: bool,
 }
 
-/// A running provider.
+/// A provider for tests, which listens at `url` while it runs.
 pub struct Provider {
     /// The address of the provider, which is its issuer.
     pub url: String,

@@ -67,7 +67,7 @@ impl Progress {
         })
     }
 
-    /// Records progress.
+    /// Records that the process has made progress, which resets the limits of calls.
     pub(super) fn reset(&mut self, now: MonotonicTime) {
         (self.calls, self.since) = (0, Some(now));
     }

@@ -37,7 +37,7 @@ pub struct Server {
     pub client: Client,
 }
 
-/// Creates a directory for a server.
+/// Creates an empty data directory, which is removed when the value is dropped.
 pub fn directory() -> TempDir {
     TempDir::new().expect("a directory for the test")
 }
@@ -315,9 +315,9 @@ pub async fn passwords(data: &Path) -> Vec<String> {
 /// The backends of a data directory, opened while the server runs or afterwards.
 #[derive(Debug)]
 pub struct Backends {
-    /// The records.
+    /// The records of sites, services and operations.
     pub store: EmbeddedStore,
-    /// The credentials.
+    /// The secrets, which the key in the data directory decrypts.
     pub secrets: EmbeddedSecrets,
 }
 

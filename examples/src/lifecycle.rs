@@ -25,7 +25,6 @@ use crate::driver::Driver;
 use crate::own_cluster::{Image, OwnCluster};
 use crate::process::{Process, in_memory, wait_until_idle, wait_until_settled};
 
-/// The images of the example.
 struct Images {
     first: Digest,
     second: Digest,

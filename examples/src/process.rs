@@ -16,7 +16,7 @@ use cdm_testkit::log::EffectLog;
 /// One process. Any number of processes may run on one store, each with its own name.
 #[derive(Clone, Debug)]
 pub struct Process {
-    /// For the frontend.
+    /// The application layer, which a frontend calls.
     pub manager: Arc<Manager>,
     /// To be spawned, as `worker.run()`.
     pub worker: Arc<Worker>,

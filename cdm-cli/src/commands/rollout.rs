@@ -59,7 +59,6 @@ pub(super) async fn plan(args: RolloutArgs, session: &mut Session<'_>) -> Result
     Ok(Exit::Done)
 }
 
-/// `cdm freeze …`.
 pub(super) async fn freeze(command: FreezeCommand, session: &mut Session<'_>) -> Result<Exit, CliError> {
     match command {
         FreezeCommand::Create { reason, sites, lasts, until } => {

@@ -31,7 +31,7 @@ pub use columns::{Column, ColumnPriority, NamedService, Row, headings};
 
 /// An object that a command prints alone.
 pub trait Shown: Sized {
-    /// Formats the object.
+    /// Returns the text of the object for a terminal. Ages refer to `now`.
     fn format(item: &Received<Self>, now: Timestamp, width: Option<usize>) -> String {
         describe(&item.json, None, now, width)
     }
@@ -67,7 +67,7 @@ impl Shown for Rollout {
 pub(crate) struct Health {
     /// Status of the server: `ready`, `not_ready` or `stopping`.
     pub server: cdm_http::api::health::Readiness,
-    /// All backends.
+    /// Every backend of the server, including the healthy ones.
     pub backends: Vec<BackendStatus>,
     /// `accepted`, or why the server rejects the token.
     pub token: String,

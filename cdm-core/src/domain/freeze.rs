@@ -55,7 +55,7 @@ impl Freeze {
         self.until.is_none_or(|until| until > now) && !crate::bug!(FreezeIgnored)
     }
 
-    /// Returns whether the freeze names this site.
+    /// Returns whether the freeze lists this site. A freeze of all sites lists none.
     pub fn names(&self, site: &SiteId) -> bool {
         self.sites.as_ref().is_some_and(|sites| sites.contains(site))
     }

@@ -152,7 +152,7 @@ impl Hostnames {
         &self.all
     }
 
-    /// Returns the canonical hostname.
+    /// Returns the hostname of the site's own URL, which is one of [`Hostnames::all`].
     pub fn canonical(&self) -> &Hostname {
         &self.canonical
     }

@@ -83,7 +83,7 @@ impl SecretKind {
 pub struct SecretName {
     /// The uid of the site or webhook that owns the secret.
     pub uid: Uid,
-    /// The kind of the secret.
+    /// Which of the owner's secrets has this name.
     pub kind: SecretKind,
 }
 

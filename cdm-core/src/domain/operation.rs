@@ -312,7 +312,7 @@ pub enum OperationInput {
 }
 
 impl OperationInput {
-    /// Returns the kind of the operation.
+    /// Returns the kind without the input.
     pub const fn kind(&self) -> OperationKind {
         match self {
             Self::Create => OperationKind::Create,
@@ -468,7 +468,7 @@ pub struct Member {
 /// write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperationState {
-    /// The number of the operation.
+    /// The number in the id of the operation, which is unique on the platform and never reused.
     pub number: u64,
     /// The kind and the input.
     pub input: OperationInput,
@@ -504,7 +504,7 @@ pub struct OperationState {
     pub steps: Vec<Step>,
     /// The actor that requested the operation.
     pub requested_by: Actor,
-    /// The operation that this operation retries.
+    /// The operation that this operation retries; `None` if it is not a retry.
     pub retry_of: Option<OperationId>,
     /// The time when the operation was accepted.
     pub created_at: Timestamp,

@@ -219,7 +219,7 @@ impl Site {
         self.routed_service().is_some_and(|routed| routed != self.service)
     }
 
-    /// Returns the prefix of the site's objects.
+    /// Returns the prefix in the object store under which all files of the site are stored. It follows from the uid.
     pub const fn prefix(&self) -> ObjectPrefix {
         ObjectPrefix::of(self.uid)
     }

@@ -76,7 +76,7 @@ impl fmt::Debug for TokenHash {
 /// A token's record. The token itself is shown once, at its creation, and is not stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// The id of the record.
+    /// The id by which the API lists and revokes the token. It is not a secret.
     pub id: Uid,
     /// The actor of requests with this token. A name is never reused, so that an audit entry and an idempotency key
     /// identify one caller.

@@ -25,7 +25,7 @@ pub struct User {
     pub name: UserName,
     /// The user's role, which limits every request.
     pub role: Role,
-    /// The hash of the user's password.
+    /// The hash of the password, in the frontend's format; `none` after the removal of the user.
     pub password: PasswordHash,
     /// The second factor, if the user has set one up.
     pub second: Option<SecondFactor>,

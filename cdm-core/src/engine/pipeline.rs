@@ -145,7 +145,7 @@ impl Pipeline {
         self.steps.iter().filter_map(|step| step.undo.as_ref())
     }
 
-    /// Returns the names of the steps.
+    /// Returns the names of the steps in the order in which they run.
     pub fn step_names(&self) -> impl Iterator<Item = &'static str> {
         self.steps.iter().map(|step| step.name)
     }
@@ -307,7 +307,7 @@ impl From<StoreError> for StepError {
 pub struct StepContext<'a> {
     /// The backends that the step calls.
     pub ports: &'a Ports,
-    /// The settings of pipelines.
+    /// The same settings for every pipeline of the process.
     pub settings: &'a PipelineSettings,
     /// The record that contains the operation.
     pub record: &'a Record,
@@ -399,7 +399,7 @@ impl Registry {
         Self { pipelines, settings }
     }
 
-    /// Returns the settings of pipelines.
+    /// Returns the settings that each step receives in its context.
     pub const fn settings(&self) -> &PipelineSettings {
         &self.settings
     }

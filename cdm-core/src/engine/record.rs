@@ -30,7 +30,7 @@ impl Record {
         })
     }
 
-    /// Returns the subject of the record.
+    /// Returns the subject by which [`Record::read`] finds the record.
     pub fn subject(&self) -> Subject {
         match self {
             Self::Site(site) => Subject::Site(site.id.clone()),

@@ -23,7 +23,7 @@ impl Backoff {
         Self::new(settings.pause, settings.longest_pause)
     }
 
-    /// Returns the next pause.
+    /// Returns the next pause, and doubles the one after it.
     pub(crate) fn next_pause(&mut self) -> Duration {
         let pause = self.pause;
         self.pause = (pause * 2).min(self.longest);
@@ -45,7 +45,7 @@ impl Backoff {
 /// A write without a definite result, or with an error that is not retried.
 #[derive(Debug)]
 pub(crate) struct Unwritten {
-    /// The last error.
+    /// The error of the last attempt.
     pub(crate) error: WriteError,
     /// Whether the outcome of an earlier attempt is unknown: the write may still take effect.
     pub(crate) unknown: bool,
@@ -63,7 +63,6 @@ impl From<Unwritten> for Lost {
 pub(crate) struct Pauses<'a> {
     /// The clock to sleep on.
     pub(crate) clock: &'a dyn Clock,
-    /// The pauses.
     pub(crate) backoff: Backoff,
     /// Whether the process stops: the write is then not repeated.
     pub(crate) stopping: Option<&'a (dyn Fn() -> bool + Sync)>,

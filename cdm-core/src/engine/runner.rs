@@ -85,7 +85,7 @@ pub struct Runner<'a> {
     pub registry: &'a Registry,
     /// The lease of the worker.
     pub lease: &'a Lease,
-    /// The settings of the engine.
+    /// Leases, timeouts and retry limits, which all runners of a process share.
     pub settings: &'a Settings,
     /// The retry budget, which all runners of a process share.
     pub budget: &'a Mutex<RetryBudget>,

@@ -101,7 +101,7 @@ impl Worker {
         }
     }
 
-    /// Returns the lease of the worker.
+    /// Returns the lease, which every write of the worker depends on.
     pub const fn lease(&self) -> &Lease {
         &self.lease
     }
@@ -116,7 +116,7 @@ impl Worker {
         &self.registry
     }
 
-    /// Returns the settings of the engine.
+    /// Returns the settings that the worker was created with.
     pub const fn settings(&self) -> &Settings {
         &self.settings
     }

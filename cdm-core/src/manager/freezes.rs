@@ -1,4 +1,4 @@
-//! Requests about freezes.
+//! Creates, removes and lists freezes, which stop moves of sites.
 
 use super::submit::Decision;
 use super::{Accepted, Action, Manager, ManagerError, Request};

@@ -1,4 +1,4 @@
-//! Requests about sites.
+//! Accepts operations on sites, and reads sites.
 
 use super::submit::{Decision, queued_event};
 use super::{Accepted, Action, Manager, ManagerError, Request};

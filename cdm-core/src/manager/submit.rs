@@ -15,7 +15,6 @@ const NUMBERS_PER_BLOCK: u32 = 16;
 
 /// The decision on a request: the batch to write and the result for the caller.
 pub(super) struct Decision {
-    /// The batch to write.
     pub(super) batch: WriteBatch,
     /// The result for the caller.
     pub(super) accepted: Accepted,

@@ -15,9 +15,9 @@ use crate::ports::{Mutation, WriteBatch};
 pub struct NewUser {
     /// The name of the user, which no user may have had before.
     pub name: UserName,
-    /// The role of the user.
+    /// The role, which limits every request of the user.
     pub role: Role,
-    /// The hash of the user's password.
+    /// The hash of the initial password, in the frontend's format.
     pub password: PasswordHash,
 }
 

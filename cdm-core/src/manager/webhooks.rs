@@ -1,4 +1,4 @@
-//! Requests about webhooks.
+//! Creates, removes and lists webhooks.
 
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};

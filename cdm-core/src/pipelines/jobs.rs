@@ -5,7 +5,6 @@ use crate::domain::{Color, JobName, ReasonCode};
 use crate::engine::{Change, StepContext, StepError, StepOutput, StepResult};
 use crate::ports::{ErrorKind, JobFailure, JobKind, JobSpec, JobState};
 
-/// A failed job.
 #[derive(Debug)]
 pub(super) struct Failed {
     name: JobName,

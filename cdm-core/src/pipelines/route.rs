@@ -57,11 +57,9 @@ pub(super) enum Readiness {
 /// A move of one site's route.
 #[derive(Debug)]
 pub(super) struct RouteMover<'a, O> {
-    /// The backends.
     pub(super) ports: &'a Ports,
     /// The owner of the move.
     pub(super) owner: &'a O,
-    /// The site.
     pub(super) uid: Uid,
     /// The service that the route should point to. `None`: the route stays where it is, and only its fence is replaced.
     pub(super) to: Option<Color>,

@@ -63,7 +63,7 @@ pub enum ErrorKind {
     Full,
 }
 
-/// An error of a port.
+/// The error of a call through a port other than the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortError {
     /// What a caller can do about the error.

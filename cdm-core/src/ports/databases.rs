@@ -1,4 +1,4 @@
-//! Databases of sites.
+//! The port for the databases of sites: one database and one user per site.
 
 use std::fmt;
 

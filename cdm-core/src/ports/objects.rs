@@ -1,4 +1,4 @@
-//! Files of sites.
+//! The port for the files of sites in an object store.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Credentials and keys.
+//! The port for the credentials of sites and the keys of the platform.
 
 use std::fmt;
 

@@ -22,7 +22,7 @@ use crate::domain::{
 /// [`SiteRepository::count`] may lag, so no decision that requires current data uses them.
 #[async_trait]
 pub trait SiteRepository: Send + Sync + fmt::Debug + 'static {
-    /// Returns the site with this id.
+    /// Returns the record of a site; `None` if no site has the id.
     async fn site(&self, id: &SiteId) -> Result<Option<Site>, StoreError>;
 
     /// Returns the id of the site that has claimed a hostname.
@@ -76,7 +76,7 @@ pub trait Journal: Send + Sync + fmt::Debug + 'static {
     /// Returns the users' record, or an empty record if none was written yet.
     async fn users(&self) -> Result<Users, StoreError>;
 
-    /// Returns a rollout's record.
+    /// Returns the record of a rollout without its member pages; `None` if no rollout has the number.
     async fn rollout(&self, number: u64) -> Result<Option<Rollout>, StoreError>;
 
     /// Returns a page of a rollout's fixed member list.

@@ -1,4 +1,4 @@
-//! A submitted form.
+//! The fields of a submitted form, with the session and the client that sent it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -51,7 +51,6 @@ use session::{CurrentUser, ResponseMode};
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// Returns the routes of the console.
 pub(crate) fn routes(server: &SharedState) -> Router<SharedState> {
     let signed_in = Router::new()
         .route("/console", get(async || Redirect::to("/console/services")))

@@ -51,7 +51,6 @@ fn pager(filter: &OperationFilter, next: Option<&str>) -> Pager {
     Pager::new(PATH, &filter, limit.as_deref(), (cursor.as_deref(), next))
 }
 
-/// Lists operations.
 pub(crate) async fn list(
     State(server): State<SharedState>,
     request: PageRequest,
@@ -83,7 +82,6 @@ pub(crate) async fn list(
     .await
 }
 
-/// Returns the URL of an operation's page.
 pub(crate) fn page_url(id: &str) -> String {
     format!("{PATH}/{id}")
 }
@@ -129,7 +127,6 @@ pub(crate) fn panel(current_user: &CurrentUser, operation: &Operation, now: Now)
     })
 }
 
-/// Shows an operation.
 pub(crate) async fn show(
     State(server): State<SharedState>,
     request: PageRequest,
@@ -204,7 +201,6 @@ fn retry_confirmation(id: &OperationId, reason: &str) -> Confirmation {
     }
 }
 
-/// Returns the confirmation of a cancellation.
 fn cancel_confirmation(id: &OperationId) -> Confirmation {
     Confirmation {
         title: format!("Cancel {id}?"),

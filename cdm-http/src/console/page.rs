@@ -98,7 +98,6 @@ struct Live<'a> {
     body: &'a str,
 }
 
-/// Renders a template.
 pub(crate) fn render(template: &impl Template) -> Result<String, ApiError> {
     template.render().map_err(|_| ApiError::internal())
 }

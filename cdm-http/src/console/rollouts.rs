@@ -29,7 +29,6 @@ pub(crate) const PATH: &str = "/console/rollouts";
 /// Rollouts per page.
 const LIMIT: &str = "50";
 
-/// The query of the list.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ListQuery {
@@ -49,7 +48,6 @@ fn is_rollout_event(event: &FeedEvent) -> bool {
     event.rollout.is_some() || matches!(parent, Some(OperationParent::Rollout(..)))
 }
 
-/// Lists rollouts.
 pub(crate) async fn list(
     State(server): State<SharedState>,
     request: PageRequest,
@@ -87,7 +85,7 @@ pub(crate) async fn list(
 struct RolloutBody<'a> {
     rollout: &'a Rollout,
     scope: String,
-    /// SVG.
+    /// The chart as an SVG element.
     chart: String,
     rate: Option<String>,
     can: AllowedActions,
@@ -143,7 +141,6 @@ fn scope(rollout: &Rollout) -> String {
     }
 }
 
-/// Shows a rollout.
 pub(crate) async fn show(
     State(server): State<SharedState>,
     request: PageRequest,
@@ -276,7 +273,6 @@ fn retry_confirmation(id: &str, reason: &str) -> Confirmation {
     }
 }
 
-/// Returns the confirmation of an abort.
 fn abort_confirmation(id: &str, rollout: &Rollout) -> Confirmation {
     let remaining = u64::from(rollout.counts.pending + rollout.counts.running);
     let moved = format::count_of(rollout.counts.succeeded, "site has", "sites have");

@@ -131,7 +131,7 @@ pub(crate) async fn enroll(State(server): State<SharedState>, form: Form) -> Res
     page(StatusCode::OK, Some(&current_user.enrolled()), &View::fixed("Recovery codes", Section::None, head))
 }
 
-/// Removes the second factor.
+/// Removes the second factor of the signed-in user, after a new check of the password.
 pub(crate) async fn remove(State(server): State<SharedState>, form: Form) -> Result<Response, ApiError> {
     let (current_user, request) = form.authenticated_request()?;
     if !is_reauthenticated(&server, &current_user, &form).await? {

@@ -66,7 +66,6 @@ struct ServicesBody {
     now: Now,
 }
 
-/// Shows both services.
 pub(crate) async fn show(
     State(server): State<SharedState>,
     request: PageRequest,

@@ -56,7 +56,6 @@ fn pager(filter: &SiteFilter, next: Option<&str>) -> Pager {
     Pager::new(PATH, &filter, limit.as_deref(), (cursor.as_deref(), next))
 }
 
-/// Lists sites.
 pub(crate) async fn list(
     State(server): State<SharedState>,
     request: PageRequest,
@@ -106,7 +105,6 @@ struct SiteBody<'a> {
     now: Now,
 }
 
-/// Shows a site.
 pub(crate) async fn show(
     State(server): State<SharedState>,
     request: PageRequest,

@@ -161,7 +161,6 @@ async fn form_page(
     page(status, Some(current_user), &View::fixed("Start a rollout", Section::Rollouts, render(&start)?))
 }
 
-/// Shows the form.
 pub(crate) async fn show(
     State(server): State<SharedState>,
     request: PageRequest,

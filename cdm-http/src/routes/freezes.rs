@@ -1,4 +1,4 @@
-//! Routes of freezes.
+//! The routes `/freezes…`: lists, creates and removes freezes.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,4 +1,4 @@
-//! Routes of sites.
+//! The routes `/sites…`: reads sites, and starts operations on them.
 
 use axum::Json;
 use axum::extract::State;

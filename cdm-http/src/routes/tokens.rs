@@ -1,4 +1,4 @@
-//! Routes of tokens.
+//! The routes `/tokens…`: lists, creates and revokes tokens.
 
 use axum::Json;
 use axum::extract::State;

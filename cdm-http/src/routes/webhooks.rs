@@ -1,4 +1,4 @@
-//! Routes of webhooks.
+//! The routes `/webhooks…`: lists, creates and removes webhooks.
 
 use axum::Json;
 use axum::extract::State;

@@ -105,7 +105,6 @@ impl Drop for BodyGuard {
     }
 }
 
-/// The body of a request.
 #[derive(Debug)]
 pub(super) struct RequestBody {
     body: Incoming,

@@ -49,7 +49,7 @@ impl<'a> SuiteContext<'a> {
         self.settle.holds_credentials(job)
     }
 
-    /// Returns a new uid.
+    /// Returns a uid that no other call returns.
     pub fn uid(&self) -> Uid {
         self.ids.uid(self.clock.wall())
     }
@@ -65,7 +65,7 @@ impl<'a> SuiteContext<'a> {
         (with('0'), with('1'))
     }
 
-    /// Returns a site id for this uid.
+    /// Returns the site id `c` followed by the uid, so that tests do not share sites.
     pub fn site(&self, uid: Uid) -> SiteId {
         match SiteId::parse(&format!("c{uid}")) {
             Ok(site) => site,

@@ -11,9 +11,9 @@ use super::{Settle, SuiteContext};
 /// The system clock and random ids.
 #[derive(Debug)]
 pub struct SystemEnv {
-    /// The system clock.
+    /// The clock of the machine: suites that use it take real time.
     pub clock: SystemClock,
-    /// Random ids.
+    /// Ids from the random number generator of the system.
     pub ids: OsIds,
 }
 
@@ -27,7 +27,7 @@ impl SystemEnv {
         Self { clock: SystemClock::new(), ids: OsIds::new().expect("random bytes") }
     }
 
-    /// Returns the context of a suite.
+    /// Returns a context that borrows this environment, for one suite.
     pub fn cx(&self) -> SuiteContext<'_> {
         SuiteContext::new(&self.clock, &self.ids, self)
     }

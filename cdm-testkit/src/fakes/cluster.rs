@@ -634,7 +634,6 @@ fn install_state(done: Option<(InstallResult, Installation)>) -> JobState {
     }
 }
 
-/// A started job.
 #[derive(Debug)]
 struct StartedJob {
     owner: Option<Uid>,

@@ -19,7 +19,7 @@ pub struct Container {
     pub name: String,
     /// Name of the pod.
     pub pod: String,
-    /// Image reference.
+    /// The image reference of the pod's spec, with a tag or a digest.
     pub image: String,
     /// Command and arguments, with variable references expanded.
     pub argv: Vec<String>,

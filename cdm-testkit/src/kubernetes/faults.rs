@@ -23,9 +23,9 @@ pub struct Request {
 /// Selects requests. An empty field matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestMatcher {
-    /// Matches this verb.
+    /// The verb to match, such as `patch`; empty for every verb.
     pub verb: &'static str,
-    /// Matches this resource.
+    /// The resource to match, such as `jobs`; empty for every resource.
     pub resource: &'static str,
     /// Matches names with this prefix.
     pub name: String,
@@ -37,7 +37,7 @@ impl RequestMatcher {
         Self { verb, resource, name: String::new() }
     }
 
-    /// Returns whether the request matches.
+    /// Returns whether verb, resource and name of the request all match.
     pub fn matches(&self, request: &Request) -> bool {
         (self.verb.is_empty() || self.verb == request.verb)
             && (self.resource.is_empty() || self.resource == request.resource)

@@ -130,7 +130,6 @@ impl Rule {
     }
 }
 
-/// Returns the message of a denied request.
 pub(super) fn denial_message(user: &str, access: &AccessRequest<'_>, kind: &Kind) -> String {
     let scope = if access.namespace.is_empty() {
         "at the cluster scope".to_owned()

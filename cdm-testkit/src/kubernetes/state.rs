@@ -22,7 +22,6 @@ use super::store::{Key, Store};
 use super::watches::{Signals, WatchStart};
 use super::writes::{self, Gone, Part};
 
-/// The server's state.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) store: Store,

@@ -44,7 +44,6 @@ impl Store {
         self.compacted
     }
 
-    /// Returns a new uid.
     pub(super) fn uid(&mut self) -> String {
         self.uids += 1;
         format!("00000000-0000-4000-8000-{:012x}", self.uids)
@@ -105,7 +104,7 @@ impl Store {
         object
     }
 
-    /// Removes an object.
+    /// Removes an object, and reports the change to watches. Returns `None` if the object does not exist.
     pub(super) fn remove(&mut self, key: &Key) -> Option<Arc<Value>> {
         let before = self.objects.remove(key)?;
         self.version += 1;

@@ -134,14 +134,12 @@ fn line(event: &Value) -> Bytes {
     Bytes::from(format!("{event}\n"))
 }
 
-/// A running watch.
 #[derive(Debug)]
 pub(super) struct Watch {
     shared: Arc<Shared>,
     changed: Receiver<u64>,
     start: WatchStart,
     queue: VecDeque<Bytes>,
-    /// Time of the last bookmark.
     last_bookmark: Timestamp,
     ended: bool,
 }

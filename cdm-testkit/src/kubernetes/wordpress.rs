@@ -125,7 +125,7 @@ impl WordPress {
         self.lock().interrupts.extend(interrupts);
     }
 
-    /// Empties a database.
+    /// Removes the site of a database, as if the database had been created again.
     pub fn renew(&self, database: &str) {
         self.lock().sites.remove(database);
     }

@@ -28,14 +28,13 @@ pub(super) enum Part {
     Status,
 }
 
-/// Whether a write is stored.
+/// The `dryRun` option of a write. A dry run is validated, but not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Run {
     Real,
     Dry,
 }
 
-/// The options of a deletion.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DeleteOptions {
     pub(super) uid: Option<String>,

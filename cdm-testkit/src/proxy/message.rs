@@ -86,7 +86,7 @@ impl HttpResponse {
     /// How many bytes a truncated response lacks.
     const TRUNCATED: usize = 5;
 
-    /// Creates a response.
+    /// Creates a complete response, without `Retry-After`.
     pub fn new(status: u16, content_type: &str, body: &str) -> Self {
         let (content_type, body) = (content_type.to_owned(), body.to_owned());
         Self { status, content_type, body, retry_after: None, truncated: 0 }
@@ -97,7 +97,7 @@ impl HttpResponse {
         Self::new(status, "application/json", body)
     }
 
-    /// Returns the status.
+    /// Returns the HTTP status code, such as 200.
     pub const fn status(&self) -> u16 {
         self.status
     }

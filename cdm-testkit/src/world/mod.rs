@@ -39,12 +39,12 @@ type ProcessFuture = Pin<Box<dyn Future<Output = ()>>>;
 /// The future of a request to a [`Manager`].
 pub type RequestFuture<T> = Pin<Box<dyn Future<Output = Result<T, ManagerError>>>>;
 
-/// The simulated platform.
+/// A simulated platform: the fakes of all ports, one clock, and processes that tests start and crash.
 #[derive(Debug)]
 pub struct World {
     /// The clock of all processes and fakes.
     pub clock: SimClock,
-    /// The log of all effects.
+    /// Every effect on the fakes, in order, of all processes.
     pub log: EffectLog,
     /// Checks the invariants after every effect.
     pub checker: Checker,

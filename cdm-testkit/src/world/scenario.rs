@@ -26,7 +26,7 @@ pub struct Scenario {
     pub same_effects: bool,
 }
 
-/// Returns all scenarios.
+/// Returns the scenarios whose calls the campaigns break.
 pub fn scenarios() -> Vec<Scenario> {
     let scenario = |name: &'static str, before, act| {
         let same_effects = name != "promote-cancelled" && !name.starts_with("rollout-gated");

@@ -15,7 +15,7 @@ use crate::log::EffectKind;
 pub struct Summary(BTreeMap<String, String>);
 
 impl Summary {
-    /// Summarizes `world`.
+    /// Collects the end state and the effects of `world`.
     pub fn of(world: &World) -> Self {
         let mut all = BTreeMap::new();
         let mut names: BTreeMap<Uid, String> = BTreeMap::new();

@@ -19,7 +19,7 @@ pub(super) struct ChangeLog {
 }
 
 impl ChangeLog {
-    /// Schedules a change.
+    /// Reports `changed` at the time `at`.
     pub(super) fn schedule(&mut self, at: MonotonicTime, changed: Changed) {
         self.scheduled.insert((at, changed));
     }

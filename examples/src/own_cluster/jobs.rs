@@ -8,7 +8,6 @@ use cdm_core::ports::{Job, JobFailure, JobSpec, JobState};
 
 use super::Image;
 
-/// Duration of a job.
 const JOB_DURATION: Duration = Duration::from_secs(2);
 
 /// All jobs that were started and not removed.
@@ -38,7 +37,6 @@ impl Jobs {
         self.0.get(name).map(|run| run.owner)
     }
 
-    /// Returns the jobs of a uid.
     pub(super) fn of(&self, uid: Uid) -> impl Iterator<Item = &JobName> {
         self.0.iter().filter(move |(_, run)| run.owner == Some(uid)).map(|(name, _)| name)
     }

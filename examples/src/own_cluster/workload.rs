@@ -11,9 +11,9 @@ use cdm_core::ports::{PodFailure, ServiceView};
 /// How the pods of an image behave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Image {
-    /// They become ready.
+    /// The pods become ready.
     Works,
-    /// They crash repeatedly.
+    /// The pods crash repeatedly.
     Crashes,
     /// The image does not exist.
     #[default]
@@ -51,7 +51,6 @@ impl PodTemplate {
     }
 }
 
-/// One service.
 #[derive(Debug, Default)]
 pub(super) struct Workload {
     fence: Fence,

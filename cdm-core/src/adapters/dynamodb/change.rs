@@ -105,7 +105,6 @@ impl Change {
         }
     }
 
-    /// The change as part of a transaction.
     pub(super) fn part(self, table: &str) -> Result<TransactWriteItem, BuildError> {
         let (names, values) = self.attributes();
         let Self { action, condition, .. } = self;

@@ -198,7 +198,6 @@ pub(super) async fn pending_work(table: &DynamoTable) -> Result<Vec<PendingWork>
     items.iter().flatten().map(item).collect()
 }
 
-/// The operation of a subject's record.
 fn operation(subject: &Subject, item: &Item) -> Result<Option<OperationState>> {
     Ok(match subject {
         Subject::Site(_) => site::from_item(item)?.operation,

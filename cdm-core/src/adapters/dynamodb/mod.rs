@@ -63,7 +63,7 @@ impl fmt::Debug for DynamoStore {
 }
 
 impl DynamoStore {
-    /// Creates the store of a table.
+    /// Creates the store without a request to AWS.
     pub fn new(table: DynamoTable) -> Self {
         Self { table, feed: Arc::default() }
     }

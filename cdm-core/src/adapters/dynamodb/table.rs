@@ -17,7 +17,6 @@ use crate::ports::{CallContext, Clock, StoreError};
 
 /// Default retention period of events.
 const DEFAULT_EVENT_RETENTION: Duration = Duration::from_hours(7 * 24);
-/// Timeout of a read.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// The maximum number of items that one request reads by key.
 const MAX_KEYS: usize = 100;
@@ -202,7 +201,7 @@ impl Pages<'_> {
         Ok(output.items.unwrap_or_default())
     }
 
-    /// Reads all pages.
+    /// Reads the pages one after the other, and returns their items together.
     pub(super) async fn all(mut self) -> Result<Vec<Item>, StoreError> {
         let mut items = Vec::new();
         while !self.done {

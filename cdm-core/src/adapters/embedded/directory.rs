@@ -46,7 +46,7 @@ pub enum DirectoryError {
     /// The directory cannot be created or opened.
     #[error("`{}` cannot be created or opened", path.display())]
     Io {
-        /// The path of the directory.
+        /// The data directory, or a file in it.
         path: PathBuf,
         /// The error of the system.
         #[source]

@@ -124,7 +124,7 @@ impl TokenStore for EmbeddedTokens {
     }
 }
 
-/// The outcome of a commit.
+/// Returns `Unknown` if the commit fails: it may have been written to the disk.
 fn commit_outcome<T>(commit: Result<(), sqlx::Error>, value: T) -> Outcome<T> {
     match commit {
         Ok(()) => Outcome::Applied(value),

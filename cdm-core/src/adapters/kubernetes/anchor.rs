@@ -33,7 +33,6 @@ const MAX_ATTEMPTS: usize = 8;
 /// How long a tombstone is kept: much longer than any delayed call can still be in progress.
 const TOMBSTONE_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
-/// A site's anchor.
 #[derive(Clone, Debug)]
 pub(super) struct Anchor {
     pub(super) uid: Uid,

@@ -12,7 +12,6 @@ use crate::ports::{JobFailure, JobState};
 /// How long after its start a job's pods are not examined yet, in milliseconds.
 const STARTUP_MILLIS: u64 = 3_000;
 
-/// The end of a Job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum JobEnd {
     Complete,

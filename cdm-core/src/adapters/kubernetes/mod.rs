@@ -49,7 +49,6 @@ use crate::ports::{
     JobState, Outcome, PortError, Route, RouteSpec, SecretStore, ServiceView,
 };
 
-/// Timeout of a read.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout of all checks at start together.
 const START_TIMEOUT: Duration = Duration::from_secs(30);

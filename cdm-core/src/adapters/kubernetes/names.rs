@@ -46,7 +46,6 @@ pub(super) fn annotation<'a>(object: &'a ObjectMeta, name: &str) -> Option<&'a s
     object.annotations.as_ref()?.get(name).map(String::as_str)
 }
 
-/// The name of an object.
 pub(super) fn name(object: &ObjectMeta) -> &str {
     object.name.as_deref().unwrap_or_default()
 }

@@ -155,7 +155,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The watch of one kind.
 struct KindWatch {
     kind: Kind,
     settings: Arc<KubernetesSettings>,

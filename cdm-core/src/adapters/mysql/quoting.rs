@@ -33,7 +33,7 @@ pub(super) enum Wildcards {
 pub(super) struct Unquotable;
 
 impl Quoting {
-    /// Quotes a string.
+    /// Returns the text as a quoted string literal.
     pub(super) fn string(self, text: &str) -> Result<String, Unquotable> {
         let escaped = match self.backslash {
             Backslash::Escape => text.replace('\\', "\\\\"),

@@ -27,7 +27,6 @@ pub(super) struct Session<'a> {
     _permit: SemaphorePermit<'a>,
 }
 
-/// The limits of a session.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits<'a> {
     pub(super) clock: &'a dyn Clock,

@@ -39,7 +39,7 @@ pub struct Outbound {
     tls: Arc<LazyLock<ClientConfig, Box<dyn FnOnce() -> ClientConfig + Send>>>,
 }
 
-/// A request.
+/// One request, with the address that it is sent to and the host name that it is addressed to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboundRequest {
     /// The address to connect to.
@@ -60,7 +60,7 @@ pub struct OutboundRequest {
     pub body: Vec<u8>,
 }
 
-/// A response.
+/// The status and the headers of a response, and as much of the body as the request asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboundResponse {
     /// The HTTP status code.

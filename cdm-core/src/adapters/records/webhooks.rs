@@ -1,4 +1,4 @@
-//! The record of the webhooks.
+//! The stored form of the list of webhooks, which is one record.
 
 use serde::{Deserialize, Serialize};
 use serde_with::{DisplayFromStr, serde_as};

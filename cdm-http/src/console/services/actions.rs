@@ -136,7 +136,6 @@ async fn deploy_confirmation(
     })
 }
 
-/// Shows the form of a deploy.
 pub(crate) async fn deploy_form(
     State(server): State<SharedState>,
     request: PageRequest,

@@ -19,7 +19,6 @@ use crate::console::session::PageRequest;
 use crate::error::ApiError;
 use crate::extract::PathSegment;
 
-/// An action on a site.
 struct SiteAction {
     /// The last segment of the action's path.
     name: &'static str,

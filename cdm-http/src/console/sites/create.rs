@@ -1,4 +1,4 @@
-//! The creation of a site.
+//! The page that creates a site, and its form.
 
 use axum::extract::State;
 use axum::http::StatusCode;

@@ -24,7 +24,6 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(360);
 
 type Pods = Vec<(Key, Arc<Value>)>;
 
-/// The counters of the Job controller.
 #[derive(Debug, Default)]
 pub(super) struct JobCounters {
     started: Option<Timestamp>,

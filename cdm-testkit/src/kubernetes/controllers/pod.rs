@@ -21,13 +21,12 @@ const BACKOFF: Duration = Duration::from_secs(10);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
 const REGISTRY: &str = "failed to pull and unpack image";
 
-/// The state of a pod.
 #[derive(Debug, Default)]
 pub(super) struct PodState {
     stage: Stage,
     initial: Vec<ContainerStatus>,
     main: Vec<ContainerStatus>,
-    /// Logs by container.
+    /// The text of each log, by the name of its container.
     pub(super) logs: BTreeMap<String, String>,
     ready_since: Option<Timestamp>,
     gone_at: Option<Timestamp>,
@@ -53,7 +52,6 @@ enum Stage {
     Ended,
 }
 
-/// The status of a container.
 #[derive(Debug, Default)]
 struct ContainerStatus {
     state: Value,

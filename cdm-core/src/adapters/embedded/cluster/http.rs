@@ -275,12 +275,10 @@ pub(super) async fn serve<F, A>(
     }
 }
 
-/// A plain text.
 pub(super) fn text(status: StatusCode, text: String) -> HttpResponse {
     with_type(status, "text/plain; charset=utf-8", text + "\n")
 }
 
-/// An HTML page.
 pub(super) fn html(status: StatusCode, page: String) -> HttpResponse {
     with_type(status, "text/html; charset=utf-8", page)
 }

@@ -43,13 +43,13 @@ impl Default for ImageSpec {
 }
 
 impl ImageSpec {
-    /// Whether the image has a theme.
+    /// Returns whether a site on the image can activate the theme. An image that lists no themes has every theme.
     pub fn has_theme(&self, theme: &Theme) -> bool {
         self.themes.as_ref().is_none_or(|themes| themes.contains(theme))
     }
 }
 
-/// The declared images.
+/// The images whose behavior was declared. An image that is missing here behaves as [`ImageSpec::default`].
 #[derive(Debug, Default)]
 pub(super) struct Images(HashMap<Digest, ImageSpec>);
 

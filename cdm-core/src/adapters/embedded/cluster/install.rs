@@ -6,7 +6,6 @@ use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
 use super::tenants::read_options;
 
-/// The theme of a new installation.
 const FIRST_THEME: &str = "default";
 
 /// The tables of WordPress 6.1 in the order of their creation, with the columns that the local cluster needs.
@@ -36,7 +35,6 @@ pub(super) struct NewInstallation<'a> {
     pub(super) email: &'a str,
 }
 
-/// The outcome of an installation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InstallOutcome {
     /// The database was empty, and everything was written.

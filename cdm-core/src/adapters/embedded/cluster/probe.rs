@@ -22,7 +22,7 @@ pub struct LocalProbe {
 }
 
 impl LocalProbe {
-    /// Creates a probe of a cluster.
+    /// Creates a probe that sends its requests through `outbound` to the cluster's router.
     pub const fn new(cluster: std::sync::Arc<LocalCluster>, outbound: Outbound) -> Self {
         Self { cluster, outbound }
     }

@@ -50,7 +50,6 @@ impl Endpoints {
     }
 }
 
-/// Routes one request.
 pub(super) async fn route(context: Arc<HostContext>, request: Request<Incoming>) -> HttpResponse {
     let Some((host, _)) = http::host(&request) else {
         return http::text(StatusCode::BAD_REQUEST, "the request has no host".to_owned());

@@ -126,7 +126,7 @@ pub(super) async fn hosted(conn: &mut SqliteConnection) -> Result<Option<Hosted>
         .transpose()
 }
 
-/// Registers the host.
+/// Registers the process that hosts the cluster, in place of the one before it.
 pub(super) async fn set_hosted(conn: &mut SqliteConnection, hosted: &Hosted) -> Result<(), sqlx::Error> {
     sqlx::query("INSERT OR REPLACE INTO cluster_host (one, boot, lock, router) VALUES (1, ?, ?, ?)")
         .bind(&hosted.boot)

@@ -37,7 +37,6 @@ pub(super) const WEBHOOKS: &str = "webhooks";
 /// The name of the users' record.
 pub(super) const USERS: &str = "users";
 
-/// The name of a service's record.
 pub(super) fn service_name(color: Color) -> String {
     Subject::Service(color).to_string()
 }
@@ -144,7 +143,7 @@ impl Change<()> for ReleaseSite {
     }
 }
 
-/// Allocates numbers.
+/// Allocates consecutive numbers, and returns the first. The field is how many.
 pub(super) struct AllocateIds(pub(super) u32);
 
 #[async_trait]

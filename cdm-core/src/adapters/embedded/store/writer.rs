@@ -51,7 +51,6 @@ impl Writer {
     }
 }
 
-/// The outcome of a commit.
 enum CommitOutcome {
     Committed,
     /// Nothing was written.

@@ -136,7 +136,6 @@ async fn check(conn: &mut SqliteConnection, writes: &[Mutation]) -> Result<(), F
     Ok(())
 }
 
-/// The site that owns a hostname.
 async fn owner(conn: &mut SqliteConnection, host: &Hostname) -> Result<Option<SiteId>, Failure> {
     let query = sqlx::query("SELECT site FROM hostnames WHERE host = ?").bind(host.as_str());
     let Some(row) = query.fetch_optional(conn).await? else { return Ok(None) };
