@@ -225,7 +225,7 @@ pub enum Command {
                       cdm completion powershell >> $PROFILE"
     )]
     Completion {
-        /// The shell
+        /// Shell that runs the script
         #[arg(value_enum)]
         shell: Shell,
     },

@@ -9,7 +9,7 @@ use super::Paging;
 /// `cdm op …`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum OpCommand {
-    /// List operations; those of rollouts only with --rollout or --site
+    /// List operations; operations of rollouts are listed with --rollout or --site only
     #[command(
         visible_alias = "ls",
         after_help = "Examples:\n  cdm op list --status parked\n  cdm op list --site shop --all"

@@ -55,9 +55,9 @@ pub enum ServicesCommand {
         after_help = "Example:\n  cdm services mark sha256:<64 hex digits> bad --reason 'loses uploads'"
     )]
     Mark {
-        /// The digest
+        /// Digest to mark
         digest: String,
-        /// The verdict
+        /// Verdict to set
         #[arg(value_enum)]
         verdict: Verdict,
         /// Reason for the verdict
@@ -168,7 +168,7 @@ pub enum UserCommand {
     #[command(after_help = "Examples:\n  cdm user create ada --role operator\n  \
                             cdm user create ada --role viewer --password-file ada.password")]
     Create {
-        /// Name to sign in with; an e-mail address in lower case is possible
+        /// Name to sign in with; an email address in lower case is possible
         name: String,
         /// Role of the user
         #[arg(long, value_parser = ["viewer", "operator", "admin"])]
@@ -211,7 +211,7 @@ pub enum UserCommand {
         /// Name of the user
         name: String,
     },
-    /// Remove a user's second factor; all sessions end, and the user sets up a new one
+    /// Remove a user's second factor; all sessions end, and the user can set up a new one
     #[command(after_help = "Example:\n  cdm user reset-second-factor ada")]
     ResetSecondFactor {
         /// Name of the user

@@ -13,7 +13,7 @@ pub struct RolloutArgs {
     /// Also move the sites' routes to the service
     #[arg(long)]
     pub promote: bool,
-    /// Which sites: those of the active canary, those of the other service, or all [default: active]
+    /// Sites to select: on the active canary, on the other service, or all [default: active]
     #[arg(long, value_parser = ["active", "inactive", "all"])]
     pub scope: Option<String>,
     /// Only these sites

@@ -44,7 +44,7 @@ impl Hostname {
         (|ascii| !ascii.contains(':'), "a hostname has no port: leave out the `:` and all after it"),
         (
             |ascii| ascii.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.'),
-            "a hostname holds only letters, digits, hyphens and dots",
+            "a hostname contains only letters, digits, hyphens and dots",
         ),
         (|ascii| ascii.split('.').all(|label| !label.is_empty()), "a hostname has no empty label"),
         (

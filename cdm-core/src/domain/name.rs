@@ -155,7 +155,7 @@ verbatim_name!(
     ///
     /// assert_eq!(SiteId::parse("shop-2")?.as_str(), "shop-2");
     /// let error = SiteId::parse("Shop").unwrap_err();
-    /// assert_eq!(error.rule(), "a site id holds only lower-case ASCII letters, digits and hyphens");
+    /// assert_eq!(error.rule(), "a site id contains only lower-case ASCII letters, digits and hyphens");
     /// # Ok::<(), cdm_core::domain::NameError>(())
     /// ```
     SiteId,
@@ -165,7 +165,7 @@ verbatim_name!(
         (|text| at_most(text, 32), "a site id has at most 32 characters"),
         (
             |text| text.bytes().all(|b| is_lower_alphanumeric(b) || b == b'-'),
-            "a site id holds only lower-case ASCII letters, digits and hyphens",
+            "a site id contains only lower-case ASCII letters, digits and hyphens",
         ),
         (
             |text| text.starts_with(|c: char| c.is_ascii_lowercase()),
@@ -220,12 +220,12 @@ verbatim_name!(
         ),
         (
             |text| text.chars().all(|c| is_printable(c) || is_no_break_space(c) || is_joiner(c)),
-            "a site name holds only printable characters: no control, direction or zero-width ones, \
+            "a site name contains only printable characters: no control, direction or zero-width characters, \
              and no space but U+0020 and the no-break spaces",
         ),
         (
             joiners_join,
-            "a joiner (U+200C, U+200D) in a site name stands within a word of a script that needs it, or within an emoji",
+            "a joiner (U+200C, U+200D) in a site name is within a word of a script that needs it, or within an emoji",
         ),
     ]
 );
@@ -241,7 +241,7 @@ verbatim_name!(
         (|text| at_most(text, 100), "an actor has at most 100 characters"),
         (
             |text| text.bytes().all(|b| b == b' ' || b.is_ascii_graphic()),
-            "an actor holds only printable ASCII characters",
+            "an actor contains only printable ASCII characters",
         ),
         (
             |text| text.trim().len() == text.len(),
@@ -281,7 +281,7 @@ verbatim_name!(
         (|text| at_most(text, 64), "a user name has at most 64 characters"),
         (
             |text| text.bytes().all(|b| is_lower_alphanumeric(b) || b"._@-".contains(&b)),
-            "a user name holds only lower-case ASCII letters, digits, dots, underscores, hyphens and `@`",
+            "a user name contains only lower-case ASCII letters, digits, dots, underscores, hyphens and `@`",
         ),
         (
             |text| {
@@ -311,7 +311,7 @@ verbatim_name!(
         (|text| at_most(text, 255), "an idempotency key has at most 255 characters"),
         (
             |text| text.bytes().all(|b| b.is_ascii_graphic()),
-            "an idempotency key holds only visible ASCII characters, and no space",
+            "an idempotency key contains only visible ASCII characters, and no space",
         ),
     ]
 );

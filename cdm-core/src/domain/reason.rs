@@ -1,4 +1,4 @@
-//! Reasons for which an operation or rollout waits or is parked. Every reason says what clears it.
+//! Reasons for which an operation or rollout waits or is parked. Every reason states what clears it.
 
 use std::fmt;
 
@@ -156,7 +156,7 @@ impl ReasonCode {
         }
     }
 
-    /// Returns whether the code says that a job failed, so that a retry starts a new job.
+    /// Returns whether the code means that a job failed, so that a retry starts a new job.
     pub const fn is_of_job(self) -> bool {
         matches!(
             self,
@@ -191,7 +191,7 @@ impl ReasonCode {
             Self::Foreign => "remove or rename the other owner's object, then retry the operation",
             Self::Deploying => "clears when the deploy ends",
             Self::ImageNotReady => {
-                "deploy a working digest to this service; the deploy takes this operation's place"
+                "deploy a working digest to this service; the deploy replaces this operation"
             }
             Self::Frozen => "clears when the freeze ends or is removed",
             Self::GateFailed => "check how the site responds on that service, then retry the rollout",
@@ -200,7 +200,7 @@ impl ReasonCode {
             Self::JobRunning => "clears when the job ends",
             Self::MoveFailed => "check whether the site has a route, then retry the rollout",
             Self::Paused => "resume the rollout",
-            Self::Retrying => "clears by itself when the backend answers; see the message",
+            Self::Retrying => "clears by itself when the backend responds; see the message",
             Self::ServiceNotReady => {
                 "clears when every pod of the service is available; or deploy a working digest, then resume the rollout on that digest"
             }

@@ -148,7 +148,7 @@ pub enum Claimed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum ClaimRefused {
     /// The site does not exist, has another uid, or is being terminated.
-    #[error("the site is gone")]
+    #[error("the site no longer exists")]
     Gone,
     /// The site is not active.
     #[error("the site is not active")]

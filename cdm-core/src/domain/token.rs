@@ -116,7 +116,7 @@ impl Token {
         let begins = ["bootstrap-", Actor::USER_PREFIX].iter().any(|reserved| folded.starts_with(reserved));
         if begins || RESERVED.contains(&folded.as_str()) {
             let rule = "the names `anonymous`, `bootstrap`, `console` and `local`, and those that begin with \
-                        `bootstrap-` or `user:`, are reserved for the audit; choose another";
+                        `bootstrap-` or `user:`, are reserved for the audit log; choose another name";
             return Err(NameError::new("a token's name", rule, text));
         }
         Ok(name)
@@ -153,7 +153,7 @@ pub fn judge_bootstrap(text: &str) -> Result<(), NameError> {
     let repeats =
         |period: usize| characters.iter().skip(period).eq(characters.iter().take(characters.len() - period));
     if (1..=characters.len() / 2).any(repeats) {
-        return refuse("it does not repeat one piece; make one with: openssl rand -hex 32");
+        return refuse("it is not a repetition of a shorter text; make one with: openssl rand -hex 32");
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ impl Uid {
         (|text| text.len() == Self::LENGTH, "a uid has exactly 26 characters"),
         (
             |text| text.bytes().all(|b| digit(b).is_some()),
-            "a uid holds only digits and lower-case letters other than i, l, o and u",
+            "a uid contains only digits and lower-case letters other than i, l, o and u",
         ),
         (|text| text < "8", "a uid begins with a digit from 0 to 7"),
     ];

@@ -37,7 +37,7 @@ impl Manager {
         let reason = Freeze::reason(&requested.reason)?;
         let now = self.now();
         if requested.until.is_some_and(|until| until <= now) {
-            return Err(ManagerError::Invalid("the end of a freeze has to be in the future".to_owned()));
+            return Err(ManagerError::Invalid("the end of a freeze must be in the future".to_owned()));
         }
         if requested.sites.as_ref().is_some_and(Vec::is_empty) {
             return Err(ManagerError::Invalid(

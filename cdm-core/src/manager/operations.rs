@@ -73,12 +73,12 @@ impl Manager {
         Ok(self.ports.store.operations(query, before, limit.min(1_000)).await?)
     }
 
-    /// Continues a parked operation, or repeats one that failed or was cancelled as a new operation. The request
+    /// Continues a parked operation, or repeats a failed or canceled one as a new operation. The request
     /// requires the role for the repeated action.
     ///
     /// # Errors
     /// Returns `forbidden`; `not_found`; `illegal_transition` if the operation is neither parked nor failed nor
-    /// cancelled; `bad_digest` for the deploy of a bad digest.
+    /// canceled; `bad_digest` for the deploy of a bad digest.
     pub async fn retry(&self, request: &Request, id: &OperationId) -> Result<Accepted, ManagerError> {
         self.retry_with(request, id, Force::No).await
     }
@@ -142,11 +142,11 @@ impl Manager {
     }
 
     /// Requests that an operation stops. It stops at its next step boundary and undoes its changes if its pipeline
-    /// supports that. The request requires the role for the cancelled action.
+    /// supports that. The request requires the role for the canceled action.
     ///
     /// # Errors
     /// Returns `forbidden`; `not_found`; `illegal_transition` if the operation has ended or can no longer be
-    /// cancelled.
+    /// canceled.
     pub async fn cancel(&self, request: &Request, id: &OperationId) -> Result<Accepted, ManagerError> {
         let request_cancel = |operation: &mut OperationState, record: &Record| {
             // A terminate that displaced a parked create has no state to return to.
@@ -164,7 +164,7 @@ impl Manager {
             if too_far {
                 let kind = operation.input.kind();
                 return Err(ManagerError::IllegalTransition(format!(
-                    "this {kind} can no longer be cancelled"
+                    "this {kind} can no longer be canceled"
                 )));
             }
             if operation.status == Status::Parked {

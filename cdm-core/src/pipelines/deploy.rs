@@ -12,8 +12,8 @@ use crate::engine::{
 };
 use crate::ports::{ErrorKind, ImageWant, Outcome, PortError, ServiceView, WriteError};
 
-/// Until the image is ready, the service is locked and the deploy can be canceled; afterwards a rollback is a deploy of
-/// its own.
+/// Until the image is ready, the service is locked and the deploy can be canceled; a later rollback is a separate
+/// deploy.
 pub(super) const DEPLOY: Pipeline = Pipeline {
     kind: OperationKind::Deploy,
     version: 1,
@@ -172,7 +172,7 @@ async fn patch_canary_env(context: &StepContext<'_>) -> StepResult {
 async fn hooks(context: &StepContext<'_>) -> StepResult {
     let deploy = input(context)?;
     if deploy.hooks == Hooks::Skip {
-        return Ok(StepOutput::message("left to the rollout that asked for this deploy"));
+        return Ok(StepOutput::message("left to the rollout that requested this deploy"));
     }
     let store = &context.ports.store;
     if let Some(number) = deploy.rollout
@@ -216,7 +216,7 @@ async fn hooks(context: &StepContext<'_>) -> StepResult {
         if let Some(other) = fleet.rollout.filter(|other| *other != number) {
             return Err(StepError::Wait {
                 code: ReasonCode::ServiceLocked,
-                message: format!("rollout {other} moves sites"),
+                message: format!("rollout {other} is moving sites"),
                 timeout: std::time::Duration::from_secs(86_400),
                 again: context.settings.poll_interval,
                 changes: Vec::new(),

@@ -41,7 +41,7 @@ pub(super) async fn follow(
     let note = |log: Option<String>| Change::Job(name.to_string(), log);
     let wait = || StepError::Wait {
         code: ReasonCode::JobRunning,
-        message: format!("the job `{name}` runs"),
+        message: format!("the job `{name}` is running"),
         timeout: context.settings.job_timeout,
         again: context.settings.poll_interval,
         changes: vec![note(None)],

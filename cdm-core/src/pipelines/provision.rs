@@ -38,7 +38,7 @@ async fn stored_credentials(context: &StepContext<'_>, site: &Site) -> Result<Da
     else {
         return Err(StepError::Park(
             ReasonCode::Invalid,
-            format!("the secret `{name}` holds no database credentials"),
+            format!("the secret `{name}` contains no database credentials"),
         ));
     };
     Ok(credentials)

@@ -403,7 +403,7 @@ fn an_error_shows_the_input_escaped_and_truncated() {
     let error = SiteId::parse("a\n\u{202e}\"").expect_err("not an id");
     assert_eq!(
         error.to_string(),
-        r#"a site id "a\n\u{202e}\"" is refused: a site id holds only lower-case ASCII letters, digits and hyphens"#
+        r#"a site id "a\n\u{202e}\"" is refused: a site id contains only lower-case ASCII letters, digits and hyphens"#
     );
     assert_eq!(error.what(), "a site id");
 

@@ -110,7 +110,7 @@ impl From<&user::Session> for Session {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateUser {
-    /// The sign-in name, for example an e-mail address in lower case. It must not be the name of another user, also of a
+    /// The sign-in name, for example an email address in lower case. It must not be the name of another user, also of a
     /// removed one.
     #[schema(pattern = "^[a-z0-9]([a-z0-9._@-]{0,62}[a-z0-9])?$", min_length = 1, max_length = 64)]
     pub name: String,
