@@ -102,7 +102,7 @@ mod catalogue {
         JobRestarted,
         /// A job counts as successful before it has ended.
         JobNotAwaited,
-        /// A cancelled promote leaves the route on the target.
+        /// A canceled promote leaves the route on the target.
         UndoLeavesRoute,
         /// An image that does not become ready is not rolled back.
         FailedImageStays,

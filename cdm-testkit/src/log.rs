@@ -63,7 +63,7 @@ pub enum EffectKind {
     RouteCreated(Uid, Color),
     /// A route was written: service before and after. Both are equal if only the fence changed.
     RouteMoved(Uid, Color, Color),
-    /// Everything with this uid was removed from the cluster; the flag says whether it had a route.
+    /// Everything with this uid was removed from the cluster; the flag states whether it had a route.
     Released(Uid, bool),
     /// A job was started: its name, its uid if it has one, and the word for its work, such as `install`.
     JobStarted(JobName, Option<Uid>, &'static str),

@@ -210,14 +210,14 @@ job_ms = 400
         value
     }
 
-    /// Requests an operation and waits until it is at rest; panics unless it succeeded.
+    /// Requests an operation and waits until it has ended or is parked; panics unless it succeeded.
     pub async fn done(&self, method: Method, path: &str, body: Option<&Value>) -> Value {
         let (status, operation) = self.ask(method, &format!("{path}?wait=30s"), body).await;
         assert_eq!((status, &operation["status"]), (StatusCode::OK, &"succeeded".into()), "{operation}");
         operation
     }
 
-    /// Returns an operation or a rollout at rest; waits for the end of its event stream.
+    /// Waits for the end of the event stream of an operation or a rollout, then returns it.
     pub async fn wait_until_at_rest(&self, path: &str) -> Value {
         let events = self.ask_as(Some(ADMIN), Method::GET, &format!("{path}/events"), None).await;
         assert_eq!(events.status(), StatusCode::OK, "{path}");

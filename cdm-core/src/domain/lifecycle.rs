@@ -89,7 +89,7 @@ pub enum Life {
 pub enum Event {
     /// An operation is accepted.
     Begin(OperationKind),
-    /// A terminate is accepted while another operation is parked. The parked operation ends as cancelled.
+    /// A terminate is accepted while another operation is parked. The parked operation ends as canceled.
     Displace,
     /// The operation ends with this status.
     End(TerminalStatus),

@@ -408,7 +408,7 @@ impl StepStatus {
 /// One step of an operation, as the API shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// The name. It can be from a pipeline version that this process does not know.
+    /// The name. It can be from a pipeline version that this process does not support.
     pub name: Cow<'static, str>,
     /// The status, which is pending until the first attempt.
     pub status: StepStatus,

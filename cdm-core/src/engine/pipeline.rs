@@ -21,7 +21,7 @@ pub struct Pipeline {
     /// The kind of operation that it runs.
     pub kind: OperationKind,
     /// Increases whenever the table changes, or data that a step relies on. An operation of an unknown version waits for
-    /// a worker that knows it.
+    /// a worker that supports it.
     pub version: u32,
     /// The steps, in order. Undo steps run in the order of the table, too.
     pub steps: &'static [Step],
@@ -418,7 +418,7 @@ impl Registry {
         all.flat_map(|pipeline| pipeline.step_names().chain(pipeline.undo().map(|undo| undo.name))).collect()
     }
 
-    /// Returns the pipeline that runs `operation`; `None` when this process does not know its version.
+    /// Returns the pipeline that runs `operation`; `None` when this process does not support its version.
     pub fn of(&self, operation: &OperationState) -> Option<&Pipeline> {
         let kind = operation.input.kind();
         self.pipelines.iter().find(|pipeline| {

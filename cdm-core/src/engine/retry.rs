@@ -110,7 +110,7 @@ where
     }
 }
 
-/// Returns whether the store may accept the same write later without a change by anyone.
+/// Returns whether the store may accept the same write later without a change by a user.
 pub(crate) const fn is_transient(error: &WriteError) -> bool {
     match error {
         WriteError::Store(StoreError::Unavailable(_) | StoreError::Full(_) | StoreError::Throttled) => true,

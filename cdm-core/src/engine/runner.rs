@@ -26,7 +26,7 @@ pub enum RunOutcome {
     HandedOver,
     /// Another worker owns it, or this worker has lost its lease.
     Lost,
-    /// This process does not know the version of its pipeline.
+    /// This process does not support the version of its pipeline.
     Unknown,
     /// A transition was not possible, which is a bug. Nothing was stored.
     Illegal(String),

@@ -17,9 +17,9 @@ pub struct Settings {
     /// The part of the lease that must remain at the deadline of a call. Default: 2 s. A larger margin
     /// tolerates calls that end late and clocks that run at different rates, and leaves less of the lease for calls.
     pub margin: Duration,
-    /// The number of attempts at a step before its operation is parked. Default: 8. Attempts are counted that may have
-    /// ended the worker or that failed with a conflict, but not those that a backend did not serve. More attempts
-    /// survive more crashes and conflicts, and report a persistent one later.
+    /// The number of attempts at a step before its operation is parked. Default: 8. An attempt counts if it may have
+    /// ended the worker or failed with a conflict; an attempt that an unavailable backend did not serve does not. A
+    /// higher number survives more crashes and conflicts, and reports a persistent error later.
     pub attempts: u32,
     /// The shortest pause before another attempt. Default: 200 ms. A shorter one recovers faster and puts more load on a
     /// backend that fails.

@@ -292,7 +292,7 @@ impl Worker {
         }
     }
 
-    /// Returns when the next scan is due, or a notification or a change in the cluster arrives.
+    /// Returns at the time of the next scan, or when a notification or a change in the cluster arrives.
     async fn idle(&self) {
         let now = self.ports.clock.monotonic();
         let (waiting, change_cursor, next_expiry, retry) = {

@@ -187,7 +187,7 @@ impl Manager {
         Ok(Selected { operation, warnings })
     }
 
-    /// Deploys an image to a service and runs its hooks. A parked deploy of the service ends as cancelled.
+    /// Deploys an image to a service and runs its hooks. A parked deploy of the service ends as canceled.
     ///
     /// # Errors
     /// Returns `operation_in_flight` while a deploy of the service is in progress, and `rollout_in_flight` while a
@@ -380,7 +380,7 @@ impl Image {
     }
 }
 
-/// Ends a parked deploy as cancelled, so that another deploy replaces it. Any other operation is an error.
+/// Ends a parked deploy as canceled, so that another deploy replaces it. Any other operation is an error.
 fn displace(subject: Subject, operation: &OperationState, now: Timestamp) -> Result<Mutation, ManagerError> {
     let current = Operation::live(subject, operation.clone());
     match (operation.status, operation.input.kind()) {

@@ -110,7 +110,7 @@ impl Manager {
     }
 
     /// Removes a site permanently. A repeated request returns the operation in progress. A parked operation of the
-    /// site ends as cancelled.
+    /// site ends as canceled.
     ///
     /// # Errors
     /// Returns the errors of [`Manager::provision`].

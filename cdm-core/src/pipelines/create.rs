@@ -60,7 +60,7 @@ fn new_database(context: &StepContext<'_>, site: &Site) -> Credentials {
     Credentials::Database(Database { host, port, dbname: name.clone(), username: name, password })
 }
 
-/// Schedules both secrets of the site for deletion, also those that were never stored: a late create is refused.
+/// Schedules both secrets of the site for deletion, even if they were never stored, so that a late create is rejected.
 pub(super) async fn delete_secrets(context: &StepContext<'_>) -> StepResult {
     let site = site(context)?;
     for kind in SecretKind::OF_SITE {

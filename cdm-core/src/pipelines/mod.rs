@@ -23,7 +23,7 @@ use crate::domain::Site;
 pub use crate::engine::PipelineSettings;
 use crate::engine::{Record, Registry, StepContext, StepError};
 
-/// Creates the registry of every pipeline that this version knows.
+/// Creates the registry of every pipeline that this version supports.
 pub fn registry(settings: &PipelineSettings) -> Registry {
     let pipelines = vec![
         create::CREATE,

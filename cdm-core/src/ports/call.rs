@@ -54,7 +54,7 @@ pub enum ErrorKind {
     Denied,
     /// The request is invalid and cannot succeed unchanged.
     Invalid,
-    /// The backend throttles requests; the value is the pause that the backend asks for, if it names one.
+    /// The backend throttles requests; the value is the pause that the backend requests, if it does.
     Throttled(Option<Duration>),
     /// The backend did not respond, or its response does not show the result.
     Unavailable,

@@ -367,7 +367,7 @@ pub struct Heartbeat {
     pub worker: WorkerId,
     /// The number of heartbeats so far.
     pub count: u64,
-    /// Whether the store knows that the worker's process has ended. Most stores cannot know this and return `false`.
-    /// If it is known, other workers do not have to wait for the lease.
+    /// Whether the store has detected that the worker's process has ended; other workers then do not wait for the
+    /// lease. Most stores cannot detect it, and return `false`.
     pub ended: bool,
 }

@@ -187,7 +187,7 @@ pub(crate) async fn log(
     .await
 }
 
-/// Returns the confirmation of a retry that deploys a bad digest; `reason` says why the digest is bad.
+/// Returns the confirmation of a retry that deploys a bad digest; `reason` states why the digest is bad.
 fn retry_confirmation(id: &OperationId, reason: &str) -> Confirmation {
     Confirmation {
         title: "Deploy a bad digest again?".to_owned(),

@@ -259,7 +259,7 @@ pub(crate) fn force_of(form: &Form) -> Force {
     if form.optional("force").is_some() { Force::Yes } else { Force::No }
 }
 
-/// Returns the confirmation of a retry that moves sites to a bad digest; `reason` says why the digest is bad.
+/// Returns the confirmation of a retry that moves sites to a bad digest; `reason` states why the digest is bad.
 fn retry_confirmation(id: &str, reason: &str) -> Confirmation {
     Confirmation {
         title: format!("Retry {id} on a bad digest?"),

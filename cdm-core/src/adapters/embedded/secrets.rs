@@ -123,7 +123,7 @@ impl EmbeddedSecrets {
         Outcome::NotApplied(refused)
     }
 
-    /// Returns the transaction that stores the value, to be committed, or why the value must not be stored.
+    /// Returns the transaction that stores the value, for the caller to commit, or why the value must not be stored.
     async fn try_insert(
         &self,
         name: &SecretName,

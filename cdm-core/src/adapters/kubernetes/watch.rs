@@ -169,8 +169,8 @@ impl KindWatch {
         }
     }
 
-    /// Watches until the watch must be created again: if the server does not know the version of a list any more when
-    /// the watch starts, the watcher does not list again, and every further attempt would be rejected.
+    /// Watches until the watch must be created again: if the server no longer has the version of a list when the watch
+    /// starts, the watcher does not list again, and every further attempt would be rejected.
     async fn watch_once<K: Watched>(&self, api: Api<K>, config: Config) {
         let events = watcher(api, config).default_backoff();
         pin_mut!(events);

@@ -171,7 +171,7 @@ pub async fn allocated_numbers_are_unique(store: &dyn Store, cx: &SuiteContext<'
     }
 }
 
-/// Pages of sites are in the order of ids, and the last page says that it is the last.
+/// Pages of sites are in the order of ids, and the last page is marked as the last.
 pub async fn sites_are_listed_by_id(store: &dyn Store, cx: &SuiteContext<'_>) {
     let env = TestEnv::new(store, cx);
     let mut ids = Vec::new();
@@ -245,7 +245,7 @@ pub async fn search_ignores_case_and_spelling(store: &dyn Store, cx: &SuiteConte
     }
 }
 
-/// Audit entries are listed newest first, and the last page says that it is the last.
+/// Audit entries are listed newest first, and the last page is marked as the last.
 pub async fn audit_is_newest_first(store: &dyn Store, cx: &SuiteContext<'_>) {
     let env = TestEnv::new(store, cx);
     let mut expected = Vec::new();

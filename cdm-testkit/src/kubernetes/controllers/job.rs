@@ -1,4 +1,4 @@
-//! Jobs: create pods until enough of them succeeded or too many failed.
+//! The Job controller: creates pods until enough of them have succeeded or too many have failed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
