@@ -70,7 +70,7 @@ fn resume(kill: Kill) -> ExampleResult<Resumed> {
 }
 
 impl Resumed {
-    /// The step in progress when the worker died; `None` if all steps were finished.
+    /// Returns the step in progress when the worker died; `None` if all steps were finished.
     fn step(&self) -> Option<usize> {
         self.before.state.steps.iter().position(|step| step.status != StepStatus::Succeeded)
     }

@@ -69,7 +69,7 @@ impl Aws {
         Self { config: loader.load().await }
     }
 
-    /// The SDK configuration, for the client of one service.
+    /// Returns the SDK configuration, for the client of one service.
     pub(super) const fn config(&self) -> &SdkConfig {
         &self.config
     }
@@ -93,8 +93,8 @@ pub(super) struct AwsFailure {
 }
 
 impl AwsFailure {
-    /// The error of a port. The message has the error code of the service, but never its text, which may quote the
-    /// request.
+    /// Returns the error of a port. The message has the error code of the service, but never its text, which may quote
+    /// the request.
     pub(super) fn error(&self, port: &'static str) -> PortError {
         let code = &self.code;
         let message = match (self.kind, code.is_empty()) {
@@ -111,7 +111,7 @@ impl AwsFailure {
         PortError::new(port, self.kind, message)
     }
 
-    /// The outcome of a call that changes something.
+    /// Returns the outcome of a call that changes something.
     pub(super) fn outcome<T>(&self, port: &'static str) -> Outcome<T> {
         let error = self.error(port);
         if self.maybe_applied { Outcome::Unknown(error) } else { Outcome::NotApplied(error) }
@@ -144,7 +144,7 @@ where
     }
 }
 
-/// Whether the request was never sent because no credentials could be loaded to sign it.
+/// Returns whether the request was never sent because no credentials could be loaded to sign it.
 fn is_credentials_error(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -191,7 +191,7 @@ fn of_response(code: &str, status: u16) -> AwsFailure {
     AwsFailure { maybe_applied: kind == ErrorKind::Unavailable, kind, code: code.to_owned() }
 }
 
-/// The output of `work`, or `None` if `deadline` passes first. After `None`, the outcome of `work` is unknown.
+/// Returns the output of `work`, or `None` if `deadline` passes first. After `None`, the outcome of `work` is unknown.
 pub(super) async fn before_deadline<T>(
     clock: &dyn Clock,
     deadline: MonotonicTime,

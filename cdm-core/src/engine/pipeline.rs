@@ -76,12 +76,12 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// A lock that other moves share: no deploy changes the service meanwhile.
+    /// Creates a lock that other moves share: no deploy changes the service meanwhile.
     pub const fn shared(color: fn(&OperationState) -> Option<Color>) -> Self {
         Self { mode: LockMode::Shared, color }
     }
 
-    /// A lock that excludes moves and other deploys.
+    /// Creates a lock that excludes moves and other deploys.
     pub const fn exclusive(color: fn(&OperationState) -> Option<Color>) -> Self {
         Self { mode: LockMode::Exclusive, color }
     }
@@ -206,12 +206,12 @@ pub struct StepOutput {
 }
 
 impl StepOutput {
-    /// An output with changes.
+    /// Creates an output with changes.
     pub const fn with(changes: Vec<Change>) -> Self {
         Self { changes, message: None }
     }
 
-    /// An output with a message for the user.
+    /// Creates an output with a message for the user.
     pub fn message(message: impl Into<String>) -> Self {
         Self { changes: Vec::new(), message: Some(message.into()) }
     }

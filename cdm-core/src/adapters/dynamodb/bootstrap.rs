@@ -99,7 +99,7 @@ impl DynamoTable {
         self.within(self.read_deadline(), response).await.map_err(Failure::into_error)
     }
 
-    /// Whether the table and its indexes are ready for use.
+    /// Returns whether the table and its indexes are ready for use.
     async fn is_ready(&self) -> Result<bool, StoreError> {
         let Some(table) = self.describe().await? else { return Ok(false) };
         let deny = |what: &str| {

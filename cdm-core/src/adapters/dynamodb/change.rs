@@ -155,7 +155,7 @@ impl Change {
         .build())
     }
 
-    /// The names and values of the expressions; `None` instead of empty maps, which DynamoDB rejects.
+    /// Returns the names and values of the expressions; `None` instead of empty maps, which DynamoDB rejects.
     fn attributes(&self) -> (Option<HashMap<String, String>>, Option<Item>) {
         let update = match &self.action {
             Action::Update(_, expression) => expression.as_str(),

@@ -78,7 +78,7 @@ pub(super) async fn release_claim(
     decide_and_write(table, call, &release.id, known, |_| Ok(()), decide).await
 }
 
-/// The claim of a free site as one update; `None` for a recovery, which concerns a site that is not free.
+/// Returns the claim of a free site as one update; `None` for a recovery, which concerns a site that is not free.
 fn claim_update(claim: &Claim) -> Option<Result<Change, StoreError>> {
     let (to, promote) = match claim.intent {
         ClaimIntent::Upgrade(to) => (to, false),
@@ -116,7 +116,7 @@ fn claim_update(claim: &Claim) -> Option<Result<Change, StoreError>> {
     Some(document(&operation).map(|operation| change.with(":slot", operation)))
 }
 
-/// The release of a claim that is in force, as one update.
+/// Returns the release of a claim that is in force, as one update.
 fn release_update(release: &ReleaseClaim) -> Result<Change, StoreError> {
     let mut sets =
         "SET #state = :state, #updatedAt = :at, #version = #version + :one, #write = :write".to_owned();
@@ -149,7 +149,7 @@ fn release_update(release: &ReleaseClaim) -> Result<Change, StoreError> {
     Ok(values.into_iter().fold(change, |change, (name, value)| change.with(&name, value)))
 }
 
-/// The response of the claim that last wrote the site. The record has all of it, so the response is not stored
+/// Returns the response of the claim that last wrote the site. The record has all of it, so the response is not stored
 /// separately.
 fn last_response(site: &Site, claim: &Claim) -> Result<Claimed, ClaimRefused> {
     let direction = (claim.claim_token.rollout, claim.claim_token.direction);

@@ -38,13 +38,13 @@ pub(super) enum ChangeOutcome {
 }
 
 impl Failure {
-    /// The failure of a request without a response before the deadline.
+    /// Returns the failure of a request without a response before the deadline.
     pub(super) fn late(maybe_applied: bool) -> Self {
         let error = StoreError::Unavailable("the deadline has passed".to_owned());
         if maybe_applied { Self::Unknown(error) } else { Self::NotApplied(error) }
     }
 
-    /// The outcome for a caller that sets no condition.
+    /// Returns the outcome for a caller that sets no condition.
     pub(super) fn into_outcome<T>(self) -> Outcome<T, WriteError> {
         match self {
             Self::Unknown(error) => Outcome::Unknown(WriteError::Store(error)),
@@ -52,7 +52,7 @@ impl Failure {
         }
     }
 
-    /// The error for a caller that reads.
+    /// Returns the error for a caller that reads.
     pub(super) fn into_error(self) -> StoreError {
         match self {
             Self::NotApplied(error) | Self::Unknown(error) => error,
@@ -110,7 +110,7 @@ where
     }
 }
 
-/// Why a transaction was canceled; `None` if a condition failed.
+/// Returns why a transaction was canceled; `None` if a condition failed.
 fn of_transaction(codes: &[String]) -> Option<Failure> {
     let any = |wanted: &[&str]| codes.iter().any(|code| wanted.contains(&code.as_str()));
     if any(&["ConditionalCheckFailed"]) {

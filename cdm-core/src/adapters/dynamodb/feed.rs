@@ -78,7 +78,7 @@ impl FeedWriter<'_> {
         })
     }
 
-    /// The changes that write the audit entry and the events.
+    /// Returns the changes that write the audit entry and the events.
     pub(super) fn changes(&self, allocation: Allocation) -> Result<Vec<(Key, Change)>, StoreError> {
         let mut changes = Vec::new();
         if let Some(entry) = self.audit {
@@ -184,7 +184,7 @@ impl Feed {
 }
 
 impl DynamoTable {
-    /// The item that fills a position. An item without events closes the position.
+    /// Returns the item that fills a position. An item without events closes the position.
     fn position(&self, position: u64, before: Timestamp, events: Vec<AttributeValue>) -> Item {
         let mut item = Key::event(position).item();
         put(&mut item, "before", number(before.millis()));
@@ -205,7 +205,7 @@ impl DynamoTable {
         }
     }
 
-    /// The position at which a search for the end of the feed starts.
+    /// Returns the position at which a search for the end of the feed starts.
     async fn tail_start(&self) -> Result<u64, StoreError> {
         let range = KeyRange { backwards: true, ..feed(1, TAIL_LENGTH) };
         let newest = self.pages(range).next().await?;

@@ -34,7 +34,7 @@ impl Key {
         Self::new(format!("S#{id}"), "SITE")
     }
 
-    /// The marker that stores which write removed the last site with this ID.
+    /// Returns the marker that stores which write removed the last site with this ID.
     pub(super) fn removal(id: &SiteId) -> Self {
         Self::new(format!("S#{id}"), "GONE")
     }
@@ -67,12 +67,12 @@ impl Key {
         }
     }
 
-    /// The counter of the numbers that the platform allocates.
+    /// Returns the counter of the numbers that the platform allocates.
     pub(super) fn numbers() -> Self {
         Self::new("F", "SEQ")
     }
 
-    /// The counters of audit entries and of the event feed.
+    /// Returns the counters of audit entries and of the event feed.
     pub(super) fn trail() -> Self {
         Self::new("F", "TRAIL")
     }
@@ -97,8 +97,8 @@ impl Key {
         Self::new("W", worker)
     }
 
-    /// The response to a request with this idempotency key. Actor and key come from clients; as two attributes, neither
-    /// can be mistaken for a part of the other.
+    /// Returns the response to a request with this idempotency key. Actor and key come from clients; as two attributes,
+    /// neither can be mistaken for a part of the other.
     pub(super) fn idempotency(actor: &str, key: &str) -> Self {
         Self::new(format!("I#{actor}"), key)
     }
@@ -115,34 +115,33 @@ impl Key {
         Self::new(format!("T#{}", hex::encode(hash.0)), "TOKEN")
     }
 
-    /// The item that maps a token's ID to its record.
+    /// Returns the item that maps a token's ID to its record.
     pub(super) fn token_id(id: &str) -> Self {
         Self::new("T", id)
     }
 
-    /// The item that reserves a token's name forever.
+    /// Returns the item that reserves a token's name forever.
     pub(super) fn token_name(name: &str) -> Self {
         Self::new(format!("N#{name}"), "TOKEN")
     }
 
-    /// A new item with this key and no other attributes.
+    /// Returns a new item with this key and no other attributes.
     pub(super) fn item(&self) -> Item {
         Item::from([("pk".to_owned(), text(&*self.pk)), ("sk".to_owned(), text(&*self.sk))])
     }
 
-    /// The key of an item.
     pub(super) fn of(item: &Item) -> Result<Self> {
         let read = ItemReader(item);
         Ok(Self::new(read.text("pk")?, read.text("sk")?))
     }
 }
 
-/// A number as a sort key in numeric order.
+/// Returns a number as a sort key in numeric order.
 pub(super) fn padded(number: u64) -> String {
     format!("{number:020}")
 }
 
-/// The sort key of a finished operation, in the partition of its parent.
+/// Returns the sort key of a finished operation, in the partition of its parent.
 pub(super) fn history_sk(number: u64) -> String {
     format!("OP#{}", padded(number))
 }
@@ -155,7 +154,7 @@ pub(super) fn number(value: u64) -> AttributeValue {
     AttributeValue::N(value.to_string())
 }
 
-/// A time in seconds, as DynamoDB's time to live expects it.
+/// Returns a time in seconds, as DynamoDB's time to live expects it.
 pub(super) fn seconds(at: Timestamp) -> AttributeValue {
     number(at.millis() / 1_000)
 }
@@ -193,12 +192,13 @@ pub(super) fn list_work(item: &mut Item, operation: Option<&OperationState>) {
     }
 }
 
-/// The work index's key for one shard of pending work.
+/// Returns the work index's key for one shard of pending work.
 pub(super) fn pending_shard(shard: u64) -> String {
     format!("live#{shard}")
 }
 
-/// The shard of the list of sites that a site belongs to. The shard never changes, because it depends only on the ID.
+/// Returns the shard of the list of sites that a site belongs to. The shard never changes, because it depends only on
+/// the ID.
 pub(super) fn site_list(id: &SiteId) -> String {
     let sum =
         id.as_str().bytes().fold(0, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
@@ -258,7 +258,7 @@ impl<'a> ItemReader<'a> {
         self.text_if(name).map(records::decode).transpose()
     }
 
-    /// Whether this write was the last to change the item.
+    /// Returns whether this write was the last to change the item.
     pub(super) fn is_last_written_by(self, write: WriteId) -> bool {
         self.number_if("write") == Some(write.0)
     }

@@ -165,7 +165,7 @@ fn work_range(part: String, before: Option<u64>, limit: usize) -> KeyRange {
     KeyRange { index: Some(WORK), keys, values, backwards: true, limit }
 }
 
-/// The subject whose record the item is; `None` for items of other kinds.
+/// Returns the subject whose record the item is; `None` for items of other kinds.
 fn subject(key: &Key) -> Option<Subject> {
     match (key.pk.split_once('#'), key.sk.as_str()) {
         (Some(("S", id)), "SITE") => SiteId::parse(id).ok().map(Subject::Site),
@@ -206,7 +206,7 @@ fn operation(subject: &Subject, item: &Item) -> Result<Option<OperationState>> {
     })
 }
 
-/// Whether an index entry may belong to an operation that matches the query.
+/// Returns whether an index entry may belong to an operation that matches the query.
 fn may_match(query: &OperationQuery, item: &Item) -> bool {
     let read = ItemReader(item);
     query.kind.is_none_or(|kind| read.text_if("opKind") == Some(kind.as_str()))

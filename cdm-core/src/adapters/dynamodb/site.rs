@@ -101,7 +101,7 @@ pub(super) fn from_item(item: &Item) -> Result<Site, StoreError> {
     })
 }
 
-/// The item that maps a hostname to its site, for the WordPress image.
+/// Returns the item that maps a hostname to its site, for the WordPress image.
 pub(super) fn host_item(host: &Hostname, site: &SiteId) -> Item {
     let mut item = Key::host(host).item();
     put(&mut item, "site", text(site.as_str()));
@@ -113,7 +113,7 @@ pub(super) fn hostnames(names: &Hostnames) -> AttributeValue {
     AttributeValue::L(names.all().iter().map(|host| text(host.as_str())).collect())
 }
 
-/// The attributes of a confirmed route.
+/// Returns the attributes of a confirmed route.
 pub(super) fn route(route: &Routed) -> [(&'static str, AttributeValue); 4] {
     [
         ("routedService", text(route.service.as_str())),
@@ -123,7 +123,7 @@ pub(super) fn route(route: &Routed) -> [(&'static str, AttributeValue); 4] {
     ]
 }
 
-/// A claim token as text in the order of claim tokens: rollout, direction, term.
+/// Returns a claim token as text in the order of claim tokens: rollout, direction, term.
 pub(super) fn claim_token(claim_token: &ClaimToken) -> AttributeValue {
     text(format!(
         "{:020}.{}.{:020}",
@@ -133,7 +133,7 @@ pub(super) fn claim_token(claim_token: &ClaimToken) -> AttributeValue {
     ))
 }
 
-/// One direction of a rollout.
+/// Returns one direction of a rollout.
 pub(super) fn direction(rollout: u64, direction: Direction) -> AttributeValue {
     text(format!("{rollout}.{}", direction_digit(direction)))
 }
@@ -146,7 +146,7 @@ pub(super) const fn phase_text(phase: Phase) -> &'static str {
     }
 }
 
-/// The stored value; `None` for sites of older versions, which did not store it.
+/// Returns the stored value; `None` for sites of older versions, which did not store it.
 const fn activation_text(activation: Activation) -> Option<&'static str> {
     match activation {
         Activation::Never => Some("never"),

@@ -55,12 +55,12 @@ impl DynamoTable {
         Self { event_retention: retention, ..self }
     }
 
-    /// The deadline of a read that starts now.
+    /// Returns the deadline of a read that starts now.
     pub(super) fn read_deadline(&self) -> MonotonicTime {
         self.clock.monotonic().after(READ_TIMEOUT)
     }
 
-    /// The result of `work`, or a failure if the deadline passes first.
+    /// Returns the result of `work`, or a failure if the deadline passes first.
     pub(super) async fn within<T>(
         &self,
         deadline: MonotonicTime,
@@ -175,7 +175,6 @@ pub(super) struct Pages<'a> {
 }
 
 impl Pages<'_> {
-    /// Whether the last page was read.
     pub(super) const fn is_done(&self) -> bool {
         self.done
     }

@@ -24,7 +24,7 @@ impl DynamoTokens {
         Self { table }
     }
 
-    /// The key of the record that a list entry refers to.
+    /// Returns the key of the record that a list entry refers to.
     fn record(listed: &Item) -> Result<Key, StoreError> {
         let read = ItemReader(listed);
         Ok(Key { pk: read.text("token")?.to_owned(), sk: "TOKEN".to_owned() })

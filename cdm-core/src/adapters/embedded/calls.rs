@@ -9,8 +9,8 @@ use crate::ports::{Clock, ErrorKind, Outcome, PortError};
 use futures_util::future::{Either, select};
 use futures_util::pin_mut;
 
-/// The outcome of `work`, or *unknown* once the deadline has passed. Work that completes on its first poll is never cut
-/// off.
+/// Returns the outcome of `work`, or *unknown* once the deadline has passed. Work that completes on its first poll is
+/// never cut off.
 pub(super) async fn within<T>(
     clock: &dyn Clock,
     deadline: MonotonicTime,
@@ -28,7 +28,7 @@ pub(super) async fn within<T>(
     }
 }
 
-/// The error of a failed file operation: `summary`, and the kind of the system's error.
+/// Returns the error of a failed file operation: `summary`, and the kind of the system's error.
 pub(super) fn io_error(port: &'static str, summary: &str, cause: &io::Error) -> PortError {
     let kind = match cause.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
@@ -39,8 +39,8 @@ pub(super) fn io_error(port: &'static str, summary: &str, cause: &io::Error) -> 
     PortError::new(port, kind, format!("{summary}: {}", cause.kind()))
 }
 
-/// The error of the SQLite file, with SQLite's message if there is one. SQLite's messages quote no statement and no
-/// value.
+/// Returns the error of the SQLite file, with SQLite's message if there is one. SQLite's messages quote no statement
+/// and no value.
 pub(super) fn unavailable(port: &'static str, error: &sqlx::Error) -> PortError {
     let summary = match error.as_database_error() {
         Some(error) => error.message(),

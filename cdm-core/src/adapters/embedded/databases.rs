@@ -201,7 +201,7 @@ impl EmbeddedDatabases {
 
 #[async_trait]
 impl SiteDatabases for EmbeddedDatabases {
-    /// The address in the credentials: this machine, and the default port of a server. The file has no address.
+    /// Returns the address in the credentials: this machine, and the default port of a server. The file has no address.
     fn address(&self) -> (String, u16) {
         ("localhost".to_owned(), 3306)
     }

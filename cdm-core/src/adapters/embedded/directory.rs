@@ -130,7 +130,7 @@ fn close_entry(path: &Path, metadata: &Metadata, own: u32) -> io::Result<()> {
     entry.set_permissions(Permissions::from_mode(metadata.mode() & 0o7700))
 }
 
-/// An entry of the directory that is not CDM's; `None` if all its entries are.
+/// Returns an entry of the directory that is not CDM's; `None` if all its entries are.
 fn foreign_entry(path: &Path) -> io::Result<Option<String>> {
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name().to_string_lossy().into_owned();

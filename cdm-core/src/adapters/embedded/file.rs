@@ -147,7 +147,7 @@ impl File {
         Transaction::begin(&self.read, "BEGIN", None).await
     }
 
-    /// The connections for statements that only read.
+    /// Returns the connections for statements that only read.
     pub(super) const fn reader(&self) -> &SqlitePool {
         &self.read
     }

@@ -29,20 +29,20 @@ impl LivenessLock {
         Ok(Self { dir: dir.into(), own: Arc::new(Mutex::new(Some(own))) })
     }
 
-    /// Whether any process on this machine has a live worker in `dir`.
+    /// Returns whether any process on this machine has a live worker in `dir`.
     pub fn any(dir: &Path) -> bool {
         let Ok(entries) = std::fs::read_dir(dir) else { return false };
         let files = entries.flatten().map(|entry| entry.path());
         files.filter(|path| path.to_string_lossy().ends_with(SUFFIX)).any(|path| !is_unlocked(&path))
     }
 
-    /// Whether a worker's process has certainly ended. Without a file, the state of a worker is unknown, and the result
-    /// is `false`.
+    /// Returns whether a worker's process has certainly ended. Without a file, the state of a worker is unknown, and
+    /// the result is `false`.
     pub(super) fn has_ended(&self, worker: &WorkerId) -> bool {
         is_unlocked(&file(&self.dir, worker))
     }
 
-    /// The workers whose processes have ended.
+    /// Returns the workers whose processes have ended.
     pub(super) fn ended(&self) -> Vec<WorkerId> {
         let Ok(entries) = std::fs::read_dir(&self.dir) else { return Vec::new() };
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());

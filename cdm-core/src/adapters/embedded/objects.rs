@@ -144,7 +144,7 @@ impl fmt::Debug for EmbeddedObjects {
     }
 }
 
-/// The error of a failed write of a marker. `object_store` wraps the error of the system.
+/// Returns the error of a failed write of a marker. `object_store` wraps the error of the system.
 fn marker_error(cause: &object_store::Error) -> PortError {
     let mut below: Option<&(dyn std::error::Error + 'static)> = Some(cause);
     while let Some(error) = below {

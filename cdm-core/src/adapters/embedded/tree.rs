@@ -62,7 +62,7 @@ impl Listing<'_> {
     }
 }
 
-/// Whether `key` is a valid key inside `prefix`, which no part of the key can leave.
+/// Returns whether `key` is a valid key inside `prefix`, which no part of the key can leave.
 pub(super) fn is_inside(prefix: &str, key: &str) -> bool {
     let Some(rest) = key.strip_prefix(prefix) else { return false };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -98,7 +98,6 @@ pub(super) fn remove(root: &Path, prefix: &str, keys: Vec<String>) -> Vec<(Strin
     failed
 }
 
-/// The key of the parent directory.
 fn parent(key: &str) -> String {
     key.trim_end_matches('/').rsplit_once('/').map_or_else(String::new, |(parent, _)| format!("{parent}/"))
 }
@@ -148,7 +147,7 @@ impl RealDirectories<'_> {
         if self.is_real(key)? { sync(&self.root.join(key)) } else { Ok(()) }
     }
 
-    /// Whether every part of `key` is a directory and not a link. Returns `false` if a part is missing.
+    /// Returns whether every part of `key` is a directory and not a link. Returns `false` if a part is missing.
     fn is_real(&mut self, key: &str) -> io::Result<bool> {
         let key = key.trim_end_matches('/');
         let ends = key.match_indices('/').map(|(end, _)| end).chain([key.len()]);
@@ -164,7 +163,7 @@ impl RealDirectories<'_> {
     }
 }
 
-/// Whether the key is a directory and not a link.
+/// Returns whether the key is a directory and not a link.
 fn is_directory(root: &Path, key: &str) -> io::Result<bool> {
     match fs::symlink_metadata(root.join(key.trim_end_matches('/'))) {
         Ok(metadata) => Ok(metadata.is_dir()),

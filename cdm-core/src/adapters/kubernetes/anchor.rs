@@ -42,7 +42,7 @@ pub(super) struct Anchor {
 }
 
 impl Anchor {
-    /// The owner reference of the anchor's objects.
+    /// Returns the owner reference of the anchor's objects.
     pub(super) fn owner(&self) -> OwnerReference {
         OwnerReference {
             api_version: "v1".to_owned(),
@@ -72,7 +72,6 @@ impl Anchor {
     }
 }
 
-/// The URL of a site.
 pub(super) fn address(settings: &KubernetesSettings, hostnames: &Hostnames) -> String {
     format!("{}://{}", settings.scheme.as_str(), hostnames.canonical())
 }

@@ -82,7 +82,7 @@ impl<'a> Session<'a> {
         self.clock
     }
 
-    /// Whether something was changed, or may have been.
+    /// Returns whether something was changed, or may have been.
     pub(super) fn has_sent_change(&self) -> bool {
         self.changes_sent.load(Ordering::Relaxed) > 0
     }
@@ -91,7 +91,7 @@ impl<'a> Session<'a> {
         &self.client.namespace
     }
 
-    /// The outcome of a change, or of the deadline if it passes first.
+    /// Returns the outcome of a change, or of the deadline if it passes first.
     pub(super) async fn outcome<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Outcome<T> {
         match self.within(work).await {
             Ok(done) => Outcome::Applied(done),
@@ -99,7 +99,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The result of a read, or an error if the deadline passes first.
+    /// Returns the result of a read, or an error if the deadline passes first.
     pub(super) async fn read<T>(
         &self,
         work: impl Future<Output = Result<T, Failure>>,
@@ -215,7 +215,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Whether the API server authorizes this client for the given action.
+    /// Returns whether the API server authorizes this client for the given action.
     pub(super) async fn is_allowed(&self, attributes: ResourceAttributes) -> Result<bool, Failure> {
         let resource_attributes = Some(attributes);
         let review = SelfSubjectAccessReview {
@@ -302,7 +302,7 @@ struct RawResponse {
 }
 
 impl RawResponse {
-    /// The object in a response.
+    /// Returns the object in a response.
     fn object<T: DeserializeOwned>(&self, message_policy: MessagePolicy) -> Result<T, Failure> {
         match self.status {
             200..=299 => serde_json::from_slice(&self.body).map_err(|_| {

@@ -45,7 +45,7 @@ impl Batch {
         Self { sites, without_address, slots }
     }
 
-    /// The number of sites per index.
+    /// Returns the number of sites per index.
     pub(super) const fn slots(&self) -> usize {
         self.slots
     }
@@ -59,8 +59,8 @@ impl Batch {
         sites.copied().enumerate()
     }
 
-    /// The configuration files of `wp`, one for each slot of each index. Unused slots of the last index get the last
-    /// site again, which is harmless: a container without its file would fail.
+    /// Returns the configuration files of `wp`, one for each slot of each index. Unused slots of the last index get the
+    /// last site again, which is harmless: a container without its file would fail.
     pub(super) fn files(&self, addresses: &BTreeMap<Uid, String>) -> BTreeMap<String, String> {
         let file_of_slot = |at: usize| {
             let uid = self.sites.get(at).or(self.sites.last())?;
@@ -87,7 +87,7 @@ impl Batch {
         body.backoff_limit = None;
     }
 
-    /// The batch of a Job; `None` for a job of a single site.
+    /// Returns the batch of a Job; `None` for a job of a single site.
     pub(super) fn read(job: &Job) -> Option<Self> {
         let job = &job.metadata;
         let listed = |name| {
@@ -99,7 +99,7 @@ impl Batch {
         Some(Self { sites: listed(SITES), without_address: listed(WITHOUT_ADDRESS), slots: slots.max(1) })
     }
 
-    /// The state of a finished Job of this batch.
+    /// Returns the state of a finished Job of this batch.
     pub(super) fn state(&self, job: &Job, end: &JobEnd, pods: &[Pod]) -> JobState {
         let without_address = self.without_address.iter().map(|uid| (*uid, "it has no address".to_owned()));
         // A container's success needs the line that proves its work. Jobs of older versions have no such line.
@@ -133,17 +133,16 @@ impl Batch {
     }
 }
 
-/// The name of a slot's container.
 pub(super) fn container(slot: usize) -> String {
     format!("{}-{slot}", wp::FLUSH)
 }
 
-/// The name of a slot's file, without its index.
+/// Returns the name of a slot's file, without its index.
 pub(super) fn file(slot: usize) -> String {
     format!("{slot}.yml")
 }
 
-/// Why a container did not complete in any of the pods of its index; `None` if it did.
+/// Returns why a container did not complete in any of the pods of its index; `None` if it did.
 fn failure(pods: &[&Pod], container: &str, proof: Option<&str>) -> Option<String> {
     let named = |status: &&ContainerStatus| status.name == container;
     let ended = pods.iter().flat_map(|pod| pods::statuses(pod).filter(named)).filter_map(pods::exit);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::names::text;
 use super::settings::KubernetesSettings;
 
-/// The pod of a Deployment's template, and the container in it that runs the image.
+/// Returns the pod of a Deployment's template, and the container in it that runs the image.
 pub(super) fn container<'a>(
     settings: &KubernetesSettings,
     template: &'a Value,
@@ -17,7 +17,7 @@ pub(super) fn container<'a>(
     Some((pod, found))
 }
 
-/// Why jobs cannot be created from this pod template of a Deployment, or cannot work; `None` if they can.
+/// Returns why jobs cannot be created from this pod template of a Deployment, or cannot work; `None` if they can.
 pub(super) fn unsupported(settings: &KubernetesSettings, template: &Value) -> Option<String> {
     let (pod, container) = container(settings, template)?;
     let account = text(pod, "/serviceAccountName").filter(|name| *name != "default");
@@ -30,7 +30,7 @@ pub(super) fn unsupported(settings: &KubernetesSettings, template: &Value) -> Op
     node_access(pod, container).or(unnamed)
 }
 
-/// Why a mounted volume cannot be used by a job: it exposes files of the node, or a token of the API server.
+/// Returns why a mounted volume cannot be used by a job: it exposes files of the node, or a token of the API server.
 pub(super) fn node_access(pod: &Value, container: &Value) -> Option<String> {
     mounted(pod, container).find_map(|volume| {
         let name = text(volume, "/name").unwrap_or_default();
@@ -48,7 +48,7 @@ pub(super) fn node_access(pod: &Value, container: &Value) -> Option<String> {
     })
 }
 
-/// The volumes that a container mounts.
+/// Returns the volumes that a container mounts.
 pub(super) fn mounted<'a>(pod: &'a Value, container: &'a Value) -> impl Iterator<Item = &'a Value> {
     let mounts = |name: Option<&str>| {
         let mounts = container.get("volumeMounts").and_then(Value::as_array);

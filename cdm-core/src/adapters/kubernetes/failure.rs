@@ -33,7 +33,7 @@ impl Failure {
         Self { kind, message: message.into(), maybe_applied: false }
     }
 
-    /// The failure of a call whose deadline has passed.
+    /// Returns the failure of a call whose deadline has passed.
     pub(super) fn late() -> Self {
         Self::new(ErrorKind::Unavailable, "the deadline passed before the call completed")
     }
@@ -44,8 +44,8 @@ impl Failure {
         self
     }
 
-    /// The failure of a response with an error status. `message_policy` determines whether the server's message is
-    /// included.
+    /// Returns the failure of a response with an error status. `message_policy` determines whether the server's message
+    /// is included.
     pub(super) fn from_response(
         status: u16,
         status_object: &ErrorStatus,
@@ -66,12 +66,12 @@ impl Failure {
         Self::new(kind, message)
     }
 
-    /// The error for a caller that reads.
+    /// Returns the error for a caller that reads.
     pub(super) fn into_error(self) -> PortError {
         PortError::new(PORT, self.kind, self.message)
     }
 
-    /// The outcome for a caller that changes something.
+    /// Returns the outcome for a caller that changes something.
     pub(super) fn into_outcome<T>(self) -> Outcome<T> {
         let maybe_applied = self.maybe_applied;
         let error = self.into_error();
@@ -100,7 +100,8 @@ fn of_status(status: u16, reason: &str, retry_after: Option<u64>) -> ErrorKind {
     }
 }
 
-/// Whether the outcome of a change is unknown: an API server may respond with this status after it stored the change.
+/// Returns whether the outcome of a change is unknown: an API server may respond with this status after it stored the
+/// change.
 pub(super) const fn is_ambiguous(status: u16) -> bool {
     status == 408 || status >= 500
 }

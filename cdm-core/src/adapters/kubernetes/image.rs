@@ -47,7 +47,7 @@ pub(super) async fn set(
     Err(refused)
 }
 
-/// Whether a patch may have been rejected because one of its tests failed.
+/// Returns whether a patch may have been rejected because one of its tests failed.
 pub(super) fn is_failed_test(failure: &Failure) -> bool {
     matches!(failure.kind, ErrorKind::Invalid | ErrorKind::Conflict) && !failure.maybe_applied
 }
@@ -138,7 +138,7 @@ mod tests {
         })
     }
 
-    /// The operations as JSON.
+    /// Returns the operations as JSON.
     fn patched(workload: Value, fence: Fence, want: &ImageWant, now: u64) -> Result<Value, Failure> {
         let workload = Workload::parse(workload).expect("a Deployment");
         operations(&workload, &settings(), fence, want, now).map(|operations| json!(operations))

@@ -46,14 +46,15 @@ pub(super) enum Work {
 /// The name of the configuration file of `wp`.
 pub(super) const CONFIGURATION_FILE: &str = CONFIGURATION.1;
 
-/// The labels of a job and of its pods. Never the labels of the service, which would route visitors to these pods.
+/// Returns the labels of a job and of its pods. Never the labels of the service, which would route visitors to these
+/// pods.
 fn labels(spec: &JobSpec) -> Texts {
     let mut labels = texts([(MANAGED_BY, CDM), (COMPONENT, JOB), (KIND, spec.kind.word())]);
     labels.extend(spec.kind.uid().map(|uid| (UID.to_owned(), uid.to_string())));
     labels
 }
 
-/// The Job object, suspended until its files exist.
+/// Returns the Job object, suspended until its files exist.
 ///
 /// The object is JSON, because its pod is copied from the Deployment with the fields that this version of its type does
 /// not have.
@@ -111,7 +112,7 @@ pub(super) fn object(
     Ok(job)
 }
 
-/// The policy that does not count a pod as failed that its node evicted.
+/// Returns the policy that does not count a pod as failed that its node evicted.
 fn ignore_disruptions() -> PodFailurePolicy {
     let disrupted = PodFailurePolicyOnPodConditionsPattern {
         type_: "DisruptionTarget".to_owned(),
@@ -125,8 +126,8 @@ fn ignore_disruptions() -> PodFailurePolicy {
     PodFailurePolicy { rules: vec![rule] }
 }
 
-/// The pod: scheduled like the service's pods, with only the volumes that its container mounts, the service account for
-/// jobs, and no access to the node. Its permissions are restricted unless the Deployment sets them.
+/// Returns the pod: scheduled like the service's pods, with only the volumes that its container mounts, the service
+/// account for jobs, and no access to the node. Its permissions are restricted unless the Deployment sets them.
 fn pod(
     settings: &KubernetesSettings,
     template: &Value,
@@ -193,7 +194,7 @@ fn pod(
     Value::Object(pod)
 }
 
-/// A container with the credentials of a site.
+/// Returns a container with the credentials of a site.
 fn of_site(container: &Value, command: &Command) -> Value {
     let path = |name: &str| format!("{FILES}/{name}");
     let mut environment = environment(container);
@@ -206,8 +207,8 @@ fn of_site(container: &Value, command: &Command) -> Value {
     with_command(container, command.container, &command.argv, environment)
 }
 
-/// A container of a batch, which gets a site's address and nothing else. It does little work and runs in parallel with
-/// other containers, so its resource requests are smaller than the service's.
+/// Returns a container of a batch, which gets a site's address and nothing else. It does little work and runs in
+/// parallel with other containers, so its resource requests are smaller than the service's.
 fn of_slot(settings: &KubernetesSettings, container: &Value, command: &Command, slot: usize) -> Value {
     let field = "metadata.annotations['batch.kubernetes.io/job-completion-index']";
     // The index comes first, because later variables refer to it.
@@ -223,7 +224,7 @@ fn of_slot(settings: &KubernetesSettings, container: &Value, command: &Command, 
     result
 }
 
-/// The service's container with another command.
+/// Returns the service's container with another command.
 fn with_command(container: &Value, name: &str, argv: &[String], environment: Vec<Value>) -> Value {
     const DROPPED: [&str; 11] = [
         "args",
@@ -253,7 +254,7 @@ fn with_command(container: &Value, name: &str, argv: &[String], environment: Vec
     result
 }
 
-/// The service's environment variables, except those that the job sets.
+/// Returns the service's environment variables, except those that the job sets.
 fn environment(container: &Value) -> Vec<Value> {
     let is_set_by_job = |name: &str| {
         name == INDEX

@@ -18,7 +18,7 @@ pub(super) enum JobEnd {
     Failed { reason: String, message: String },
 }
 
-/// The end of a Job; `None` if it has not ended. Conditions that only announce the end do not count.
+/// Returns the end of a Job; `None` if it has not ended. Conditions that only announce the end do not count.
 pub(super) fn end(job: &Job) -> Option<JobEnd> {
     let conditions = job.status.as_ref()?.conditions.as_ref()?;
     let is_true = |of_type: &str| {
@@ -32,12 +32,12 @@ pub(super) fn end(job: &Job) -> Option<JobEnd> {
     Some(JobEnd::Failed { reason: detail(&failed.reason), message: detail(&failed.message) })
 }
 
-/// Whether a Job is suspended until its Secret exists, and so has not started.
+/// Returns whether a Job is suspended until its Secret exists, and so has not started.
 pub(super) fn is_suspended(job: &Job) -> bool {
     job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true))
 }
 
-/// Whether the pods of an unfinished job need no examination: all are ready, or the job has just started.
+/// Returns whether the pods of an unfinished job need no examination: all are ready, or the job has just started.
 pub(super) fn is_healthy(job: &Job, now: Timestamp) -> bool {
     let Some(status) = &job.status else { return false };
     let (active, ready) = (status.active.unwrap_or_default(), status.ready.unwrap_or_default());
@@ -47,8 +47,8 @@ pub(super) fn is_healthy(job: &Job, now: Timestamp) -> bool {
     active > 0 && (active == ready || starting)
 }
 
-/// The state of a job that has not ended. A job whose image cannot be pulled fails at once, because its Job would
-/// otherwise wait for its whole deadline.
+/// Returns the state of a job that has not ended. A job whose image cannot be pulled fails at once, because its Job
+/// would otherwise wait for its whole deadline.
 pub(super) fn unfinished(pods: &[Pod]) -> JobState {
     let problems = pods.iter().filter_map(pods::problem);
     match problems.filter(pods::PodProblem::fails_job).max_by_key(|problem| problem.cause) {
@@ -69,7 +69,7 @@ pub(super) fn unfinished(pods: &[Pod]) -> JobState {
 /// The name of a container, and its log.
 pub(super) type Log = (String, String);
 
-/// The state of an ended job of one site, whose containers printed `logs`.
+/// Returns the state of an ended job of one site, whose containers printed `logs`.
 pub(super) fn of_site(job: &Job, end: &JobEnd, pods: &[Pod], logs: &[Log]) -> JobState {
     match end {
         JobEnd::Complete => {
@@ -93,7 +93,7 @@ pub(super) fn of_site(job: &Job, end: &JobEnd, pods: &[Pod], logs: &[Log]) -> Jo
     }
 }
 
-/// The failure of a job whose container has not printed its proof; `None` if the container has, or needs none.
+/// Returns the failure of a job whose container has not printed its proof; `None` if the container has, or needs none.
 ///
 /// An interrupted installation leaves a site with its address but without an administrator.
 fn missing_proof(job: &Job, container: &str, logs: &[Log]) -> Option<JobState> {

@@ -122,7 +122,7 @@ pub(super) struct Leftover {
 }
 
 impl Leftover {
-    /// The remaining Secret of a Job; `None` if the Job has not ended, or if its Secret was deleted.
+    /// Returns the remaining Secret of a Job; `None` if the Job has not ended, or if its Secret was deleted.
     pub(super) fn of(job: &Job) -> Option<Self> {
         job_status::end(job).filter(|_| is_ours(job))?;
         let job = &job.metadata;
@@ -158,13 +158,14 @@ async fn clear(session: &Session<'_>, job: &Job) -> Result<(), Failure> {
     }
 }
 
-/// The failure of a job that was deleted. A job of a site is deleted with the site's anchor; a batch has no anchor.
+/// Returns the failure of a job that was deleted. A job of a site is deleted with the site's anchor; a batch has no
+/// anchor.
 fn deletion_failure(spec: &JobSpec, message: &str) -> Failure {
     let kind = if spec.kind.uid().is_some() { ErrorKind::Gone } else { ErrorKind::Unavailable };
     Failure::new(kind, message)
 }
 
-/// The existing job with this name, if CDM created it for the same site and it is still suspended.
+/// Returns the existing job with this name, if CDM created it for the same site and it is still suspended.
 fn adoptable(existing: Job, spec: &JobSpec) -> Result<Job, Failure> {
     if !is_ours(&existing) || site_of(&existing.metadata) != spec.kind.uid() {
         return Err(Failure::new(ErrorKind::Foreign, "another owner has a job with this name"));
@@ -248,7 +249,7 @@ async fn required_anchor(session: &Session<'_>, uid: Uid) -> Result<Anchor, Fail
     anchor::find(session, uid).await?.ok_or_else(none)
 }
 
-/// The secret of this kind; `None` if it does not exist or is being deleted.
+/// Returns the secret of this kind; `None` if it does not exist or is being deleted.
 async fn stored(
     secrets: &dyn SecretStore,
     uid: Uid,
@@ -293,7 +294,7 @@ fn database_files(database: &Database) -> Vec<(String, SecretString)> {
     ]
 }
 
-/// The metadata of the object with the files of a job, which the job owns.
+/// Returns the metadata of the object with the files of a job, which the job owns.
 fn files_metadata(name: &str, job: &str) -> ObjectMeta {
     let owner = OwnerReference {
         api_version: "batch/v1".to_owned(),
@@ -361,7 +362,7 @@ fn end_text(end: &JobEnd) -> String {
     }
 }
 
-/// The logs of a pod's containers, in order.
+/// Returns the logs of a pod's containers, in order.
 async fn logs(session: &Session<'_>, pod: Option<&Pod>) -> Result<Vec<job_status::Log>, Failure> {
     let mut all = Vec::new();
     let Some(pod) = pod else { return Ok(all) };
@@ -373,7 +374,7 @@ async fn logs(session: &Session<'_>, pod: Option<&Pod>) -> Result<Vec<job_status
     Ok(all)
 }
 
-/// The log of a batch: the failures of its sites. The output of successful containers is omitted.
+/// Returns the log of a batch: the failures of its sites. The output of successful containers is omitted.
 fn batch_log(state: &JobState) -> String {
     match state {
         JobState::Succeeded { failed } => failed.iter().map(|(uid, why)| format!("{uid}: {why}\n")).collect(),

@@ -78,7 +78,7 @@ pub(super) enum RouteObject {
     HttpRoute(HTTPRoute),
 }
 
-/// The group and the name in paths of the objects of routes.
+/// Returns the group and the name in paths of the objects of routes.
 pub(super) const fn resource(kind: &RouteKind) -> (&'static str, &'static str) {
     match kind {
         RouteKind::Ingress { .. } => ("networking.k8s.io", "ingresses"),
@@ -86,7 +86,7 @@ pub(super) const fn resource(kind: &RouteKind) -> (&'static str, &'static str) {
     }
 }
 
-/// The label of the route of a hostname. It has a hash, since a hostname may be too long for a label.
+/// Returns the label of the route of a hostname. It has a hash, since a hostname may be too long for a label.
 pub(super) fn host_label(host: &Hostname) -> String {
     use sha2::{Digest as _, Sha256};
     let hash = Sha256::digest(host.as_str().as_bytes());
@@ -175,7 +175,6 @@ impl RouteObject {
         }
     }
 
-    /// The hostnames of the route.
     pub(super) fn hosts(&self) -> Vec<&str> {
         match self {
             Self::Ingress(route) => rules(route).filter_map(|rule| rule.host.as_deref()).collect(),
@@ -183,7 +182,7 @@ impl RouteObject {
         }
     }
 
-    /// The Kubernetes Services that the rules point to.
+    /// Returns the Kubernetes Services that the rules point to.
     fn services(&self) -> Vec<&str> {
         match self {
             Self::Ingress(route) => {
@@ -197,7 +196,7 @@ impl RouteObject {
         }
     }
 
-    /// The number of rules that a move changes.
+    /// Returns the number of rules that a move changes.
     pub(super) fn moved_rules(&self) -> usize {
         match self {
             Self::Ingress(_) => self.hosts().len(),
@@ -290,7 +289,8 @@ pub(super) fn route(
     Ok(Some(Route { uid, hostnames, service, fence: fence(metadata)? }))
 }
 
-/// The patch that moves a route with this number of rules to a service, on the condition that uid and fence match.
+/// Returns the patch that moves a route with this number of rules to a service, on the condition that uid and fence
+/// match.
 pub(super) fn move_patch(
     settings: &KubernetesSettings,
     uid: Uid,
@@ -347,7 +347,7 @@ mod tests {
         [ingress, gateway].map(|route| KubernetesSettings { route, ..settings.clone() })
     }
 
-    /// The object of a route as JSON.
+    /// Returns the object of a route as JSON.
     fn written(settings: &KubernetesSettings, spec: &RouteSpec) -> Value {
         match RouteObject::new(settings, spec, Fence::new(7, 1), OwnerReference::default()) {
             RouteObject::Ingress(route) => json!(route),

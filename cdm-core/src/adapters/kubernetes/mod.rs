@@ -150,7 +150,7 @@ impl KubernetesCluster {
         }
     }
 
-    /// Whether old tombstones should be deleted now. Returns `true` to one caller per interval.
+    /// Returns whether old tombstones should be deleted now. Returns `true` to one caller per interval.
     fn is_time_to_sweep(&self) -> bool {
         let now = self.clock.monotonic();
         let last = self.last_sweep.load(Ordering::Relaxed);

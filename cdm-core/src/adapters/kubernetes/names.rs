@@ -26,22 +26,22 @@ pub(super) const SECRET: &str = "cdm/secret";
 /// Labels or annotations.
 pub(super) type Texts = BTreeMap<String, String>;
 
-/// The name of a site's anchor, its tombstone and its route.
+/// Returns the name of a site's anchor, its tombstone and its route.
 pub(super) fn of_site(uid: Uid) -> String {
     format!("cdm-{uid}")
 }
 
-/// The label selector of a uid's objects of one component.
+/// Returns the label selector of a uid's objects of one component.
 pub(super) fn label_selector(component: &str, uid: Uid) -> String {
     format!("{MANAGED_BY}={CDM},{COMPONENT}={component},{UID}={uid}")
 }
 
-/// The value of a label.
+/// Returns the value of a label.
 pub(super) fn label<'a>(object: &'a ObjectMeta, name: &str) -> Option<&'a str> {
     object.labels.as_ref()?.get(name).map(String::as_str)
 }
 
-/// The value of an annotation.
+/// Returns the value of an annotation.
 pub(super) fn annotation<'a>(object: &'a ObjectMeta, name: &str) -> Option<&'a str> {
     object.annotations.as_ref()?.get(name).map(String::as_str)
 }
@@ -50,7 +50,7 @@ pub(super) fn name(object: &ObjectMeta) -> &str {
     object.name.as_deref().unwrap_or_default()
 }
 
-/// The Kubernetes uid of an object, for an owner reference or a precondition.
+/// Returns the Kubernetes uid of an object, for an owner reference or a precondition.
 pub(super) fn own_uid(object: &ObjectMeta) -> &str {
     object.uid.as_deref().unwrap_or_default()
 }
@@ -59,7 +59,7 @@ pub(super) fn is_deleting(object: &ObjectMeta) -> bool {
     object.deletion_timestamp.is_some()
 }
 
-/// The uid of the site that owns the object; `None` if CDM did not create it, or not for a single site.
+/// Returns the uid of the site that owns the object; `None` if CDM did not create it, or not for a single site.
 pub(super) fn site_of(object: &ObjectMeta) -> Option<Uid> {
     if label(object, MANAGED_BY) != Some(CDM) {
         return None;
@@ -67,7 +67,7 @@ pub(super) fn site_of(object: &ObjectMeta) -> Option<Uid> {
     Uid::parse(label(object, UID)?).ok()
 }
 
-/// The fence of an object; the default fence if none was written.
+/// Returns the fence of an object; the default fence if none was written.
 pub(super) fn fence(object: &ObjectMeta) -> Result<Fence, Failure> {
     let Some(text) = annotation(object, FENCE) else { return Ok(Fence::default()) };
     let invalid =
@@ -80,14 +80,14 @@ pub(super) fn texts<const N: usize>(pairs: [(&str, &str); N]) -> Texts {
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
-/// The labels of an object of a site.
+/// Returns the labels of an object of a site.
 pub(super) fn labels(component: &str, uid: Uid, site: Option<&SiteId>) -> Texts {
     let mut labels = texts([(MANAGED_BY, CDM), (COMPONENT, component), (UID, &uid.to_string())]);
     labels.extend(site.map(|site| (SITE.to_owned(), site.as_str().to_owned())));
     labels
 }
 
-/// The string at a JSON pointer.
+/// Returns the string at a JSON pointer.
 pub(super) fn text<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
     value.pointer(pointer).and_then(Value::as_str)
 }

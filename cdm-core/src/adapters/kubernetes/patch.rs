@@ -4,12 +4,10 @@ use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, PatchOperation, RemoveOperation, ReplaceOperation, TestOperation};
 use serde_json::Value;
 
-/// The path of a label.
 pub(super) const fn label(name: &str) -> [&str; 3] {
     ["metadata", "labels", name]
 }
 
-/// The path of an annotation.
 pub(super) const fn annotation(name: &str) -> [&str; 3] {
     ["metadata", "annotations", name]
 }

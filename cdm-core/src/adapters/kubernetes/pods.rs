@@ -32,8 +32,8 @@ pub(super) enum Cause {
 }
 
 impl PodProblem {
-    /// Whether waiting cannot help a job's pod: its image cannot be pulled, or the image's user is root although the
-    /// pod must not run as root.
+    /// Returns whether waiting cannot help a job's pod: its image cannot be pulled, or the image's user is root
+    /// although the pod must not run as root.
     pub(super) fn fails_job(&self) -> bool {
         self.cause.is_pull() || self.message.contains("runAsNonRoot")
     }
@@ -47,7 +47,7 @@ impl Cause {
         }
     }
 
-    /// Whether the image could not be pulled.
+    /// Returns whether the image could not be pulled.
     pub(super) const fn is_pull(self) -> bool {
         match self {
             Self::Registry | Self::AbsentImage => true,
@@ -56,13 +56,13 @@ impl Cause {
     }
 }
 
-/// The most severe problem of a pod.
+/// Returns the most severe problem of a pod.
 pub(super) fn problem(pod: &Pod) -> Option<PodProblem> {
     let waiting = statuses(pod).filter_map(|status| of_container(status, pod));
     waiting.chain(unschedulable(pod)).max_by_key(|problem| problem.cause)
 }
 
-/// The statuses of all containers, init containers first.
+/// Returns the statuses of all containers, init containers first.
 pub(super) fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     pod.status.iter().flat_map(|status| {
         let init_containers = status.init_container_statuses.iter().flatten();
@@ -78,25 +78,25 @@ fn condition<'a>(pod: &'a Pod, of_type: &str) -> Option<&'a PodCondition> {
     pod.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == of_type)
 }
 
-/// The image of a container of a pod.
+/// Returns the image of a container of a pod.
 pub(super) fn image<'a>(pod: &'a Pod, container: &str) -> Option<&'a str> {
     let containers = &pod.spec.as_ref()?.containers;
     containers.iter().find(|candidate| candidate.name == container)?.image.as_deref()
 }
 
-/// The image of a container in a pod template.
+/// Returns the image of a container in a pod template.
 pub(super) fn template_image<'a>(template: &'a Value, container: &str) -> Option<&'a str> {
     let containers = template.pointer("/spec/containers")?.as_array()?;
     text(containers.iter().find(|candidate| text(candidate, "/name") == Some(container))?, "/image")
 }
 
-/// The digest in an image reference; `None` for a tag.
+/// Returns the digest in an image reference; `None` for a tag.
 pub(super) fn digest_of(image: &str) -> Option<Digest> {
     Digest::parse(image.rsplit_once('@')?.1).ok()
 }
 
-/// Whether a pod's container runs this digest, as its node reports. If the node reports only a local image ID, which is
-/// not the registry's digest, the digest in the pod's specification counts.
+/// Returns whether a pod's container runs this digest, as its node reports. If the node reports only a local image ID,
+/// which is not the registry's digest, the digest in the pod's specification counts.
 pub(super) fn runs(pod: &Pod, container: &str, digest: Digest) -> bool {
     let Some(status) = statuses(pod).find(|status| status.name == container) else { return false };
     let image_id = &status.image_id;
@@ -115,18 +115,18 @@ pub(super) struct Termination<'a> {
 }
 
 impl Termination<'_> {
-    /// Whether the termination message has this line.
+    /// Returns whether the termination message has this line.
     pub(super) fn has_line(&self, line: &str) -> bool {
         self.message.lines().any(|detail| detail.trim() == line)
     }
 
-    /// The termination message, with the container's name and exit code.
+    /// Returns the termination message, with the container's name and exit code.
     pub(super) fn describe(&self) -> String {
         format!("`{}` ended with {}: {}", self.name, self.code, tail(self.message))
     }
 }
 
-/// The termination in a container's status; `None` if the container has not terminated.
+/// Returns the termination in a container's status; `None` if the container has not terminated.
 pub(super) fn exit(status: &ContainerStatus) -> Option<Termination<'_>> {
     let terminated = status.state.as_ref()?.terminated.as_ref()?;
     let reason = terminated.reason.as_deref().filter(|reason| *reason != "Error");
@@ -134,12 +134,12 @@ pub(super) fn exit(status: &ContainerStatus) -> Option<Termination<'_>> {
     Some(Termination { code: terminated.exit_code, name: &status.name, message })
 }
 
-/// The message of the first container that failed, with its name.
+/// Returns the message of the first container that failed, with its name.
 pub(super) fn failure_message(pod: &Pod) -> Option<String> {
     statuses(pod).filter_map(exit).find(|exit| exit.code != 0).map(|exit| exit.describe())
 }
 
-/// The end of a text, as one line.
+/// Returns the end of a text, as one line.
 pub(super) fn tail(text: &str) -> String {
     let line: Vec<&str> = text.split_whitespace().collect();
     let line = line.join(" ");
@@ -168,7 +168,7 @@ fn of_container(status: &ContainerStatus, pod: &Pod) -> Option<PodProblem> {
     Some(PodProblem { cause, message: format!("pod `{pod}`: {reason}{}", tail(&message)) })
 }
 
-/// The cause of a failed pull. Only a missing image is the image's fault; a rejection by the registry is not.
+/// Returns the cause of a failed pull. Only a missing image is the image's fault; a rejection by the registry is not.
 fn pull(detail: &str) -> Cause {
     const REFUSED: &[&str] =
         &["denied", "unauthorized", "authentication", "authorization", "toomanyrequests", "429"];

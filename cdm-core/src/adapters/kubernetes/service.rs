@@ -57,7 +57,7 @@ pub(super) async fn workload(
     Workload::parse(object)
 }
 
-/// A label selector in the format of a query.
+/// Returns a label selector in the format of a query.
 fn label_selector(selector: &LabelSelector) -> String {
     let labels = selector.match_labels.iter().flatten();
     let mut parts: Vec<String> = labels.map(|(key, value)| format!("{key}={value}")).collect();
@@ -110,7 +110,7 @@ fn view(color: Color, container: &str, workload: &Workload, pods: &[Pod]) -> Res
     })
 }
 
-/// Why the pods of the current template do not become ready; `None` if there is no problem.
+/// Returns why the pods of the current template do not become ready; `None` if there is no problem.
 fn failure(deployment: &Deployment, present: &[&Pod]) -> Option<PodFailure> {
     let unready: Vec<&Pod> = present.iter().copied().filter(|pod| !pods::is_ready(pod)).collect();
     let problem = unready.iter().filter_map(|pod| pods::problem(pod)).max_by_key(|problem| problem.cause);

@@ -154,7 +154,7 @@ pub struct KubernetesSettings {
 }
 
 impl KubernetesSettings {
-    /// The default settings for `namespace`, with an Ingress of the default class for each site.
+    /// Returns the default settings for `namespace`, with an Ingress of the default class for each site.
     pub fn new(namespace: &str, image: &str) -> Self {
         let names = |color: Color| ServiceNames {
             deployment: format!("{color}-deployment"),
@@ -186,7 +186,7 @@ impl KubernetesSettings {
         }
     }
 
-    /// The names of a service's objects.
+    /// Returns the names of a service's objects.
     pub const fn names(&self, color: Color) -> &ServiceNames {
         match color {
             Color::Blue => &self.blue,
@@ -194,7 +194,7 @@ impl KubernetesSettings {
         }
     }
 
-    /// The service whose Deployment has this name.
+    /// Returns the service whose Deployment has this name.
     pub(super) fn color_of(&self, deployment: &str) -> Option<Color> {
         Color::ALL.into_iter().find(|color| self.names(*color).deployment == deployment)
     }
@@ -236,7 +236,7 @@ impl KubernetesSettings {
     }
 }
 
-/// Whether a text is a valid Kubernetes name: one or more labels of RFC 1123, separated by dots.
+/// Returns whether a text is a valid Kubernetes name: one or more labels of RFC 1123, separated by dots.
 fn is_name(name: &str) -> bool {
     let is_label = |label: &str| {
         !label.is_empty()

@@ -98,7 +98,7 @@ impl Watches {
         }
     }
 
-    /// Whether a job is known to run, without a pod that cannot start.
+    /// Returns whether a job is known to run, without a pod that cannot start.
     pub(super) fn is_running(&self, name: &JobName) -> bool {
         let state = lock(&self.state);
         [Kind::Job, Kind::Pod].iter().all(|kind| state.live.contains(kind))
@@ -305,13 +305,13 @@ fn notify_job(state: &mut WatchState, name: &str) {
     }
 }
 
-/// Whether a watch did not start because its resource version is too old.
+/// Returns whether a watch did not start because its resource version is too old.
 fn is_too_old(error: &kube::runtime::watcher::Error) -> bool {
     use kube::runtime::watcher::Error;
     matches!(error, Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
 }
 
-/// The message of a watch's error, without details, which may have content of an object.
+/// Returns the message of a watch's error, without details, which may have content of an object.
 fn failure(error: &kube::runtime::watcher::Error) -> &'static str {
     use kube::runtime::watcher::Error;
     match error {

@@ -70,8 +70,8 @@ pub(super) const FLUSH: &str = "flush";
 /// The prefix of the annotations with the lines that prove a container's work; the name of the container follows.
 const PROOF: &str = "cdm/proof";
 
-/// The annotation of a Job with the line that a container prints when its work is done. The last container's annotation
-/// has the name that jobs of older versions use.
+/// Returns the annotation of a Job with the line that a container prints when its work is done. The last container's
+/// annotation has the name that jobs of older versions use.
 pub(super) fn proof_annotation(container: &str) -> String {
     if container == PROVE { PROOF.to_owned() } else { format!("{PROOF}-{container}") }
 }
@@ -121,7 +121,7 @@ fn command(settings: &KubernetesSettings, container: &'static str, arguments: &[
     Command { container, argv }
 }
 
-/// An option with its value, as one element.
+/// Returns an option with its value, as one element.
 fn flag(name: &str, value: &str) -> String {
     format!("--{name}={}", escaped(value))
 }
@@ -131,14 +131,15 @@ fn escaped(value: &str) -> String {
     value.replace('$', "$$")
 }
 
-/// The configuration file of `wp` with the administrator's password; `None` for a password that would need quoting.
+/// Returns the configuration file of `wp` with the administrator's password; `None` for a password that would need
+/// quoting.
 pub(super) fn install_configuration(password: &str) -> Option<String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
     let plain = !password.is_empty() && password.bytes().all(is_plain);
     plain.then(|| format!("core install:\n  admin_password: \"{password}\"\n"))
 }
 
-/// The configuration file of `wp` with the URL of a site.
+/// Returns the configuration file of `wp` with the URL of a site.
 pub(super) fn site_configuration(address: &str) -> String {
     format!("url: {address}\n")
 }

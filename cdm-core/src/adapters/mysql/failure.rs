@@ -21,28 +21,28 @@ impl Failure {
         Self { kind, message: message.into(), number: None }
     }
 
-    /// The failure of a call whose deadline has passed.
+    /// Returns the failure of a call whose deadline has passed.
     pub(super) fn late() -> Self {
         Self::new(ErrorKind::Unavailable, "the deadline passed before the call completed")
     }
 
-    /// Whether the table or its schema does not exist yet.
+    /// Returns whether the table or its schema does not exist yet.
     pub(super) fn is_missing_table(&self) -> bool {
         matches!(self.number, Some(1049 | 1146))
     }
 
-    /// Whether the connection to end no longer exists.
+    /// Returns whether the connection to end no longer exists.
     pub(super) fn is_missing_connection(&self) -> bool {
         self.number == Some(1094)
     }
 
-    /// The error for a caller that reads.
+    /// Returns the error for a caller that reads.
     pub(super) fn into_error(self) -> PortError {
         PortError::new(PORT, self.kind, self.message)
     }
 
-    /// The outcome for a caller that changes something. As long as no changing statement was sent, nothing can take
-    /// effect. After that, the outcome is certain only for errors that a retry would return as well.
+    /// Returns the outcome for a caller that changes something. As long as no changing statement was sent, nothing can
+    /// take effect. After that, the outcome is certain only for errors that a retry would return as well.
     pub(super) fn into_outcome<T>(self, change_sent: bool) -> Outcome<T> {
         let error = self.into_error();
         if change_sent && error.is_retryable() { Outcome::Unknown(error) } else { Outcome::NotApplied(error) }
@@ -62,7 +62,7 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
-/// Why no connection could be established, and how to fix it.
+/// Returns why no connection could be established, and how to fix it.
 fn connection_error(error: &sqlx::Error) -> &'static str {
     match error {
         sqlx::Error::Tls(reason) if reason.to_string().contains("does not support TLS") => {
@@ -95,7 +95,7 @@ impl From<Unquotable> for Failure {
     }
 }
 
-/// The meaning of an error number of MySQL or MariaDB.
+/// Returns the meaning of an error number of MySQL or MariaDB.
 fn classify(number: u16) -> (ErrorKind, &'static str) {
     match number {
         // No privilege on a database, table or column, no login, no privilege to end a connection or to change global

@@ -60,7 +60,7 @@ pub struct MysqlSettings {
 }
 
 impl MysqlSettings {
-    /// The settings for the server of a URL, with users that may connect from all hosts.
+    /// Returns the settings for the server of a URL, with users that may connect from all hosts.
     pub fn new(url: SecretString) -> Self {
         Self { url, password: None, address: None, user_host: "%".to_owned() }
     }
@@ -154,7 +154,7 @@ impl MysqlDatabases {
         Session::open(&self.options, &self.permits, Limits { clock, deadline, change_sent }).await
     }
 
-    /// The result of `work`, or a failure once the deadline has passed, which also closes the connection.
+    /// Returns the result of `work`, or a failure once the deadline has passed, which also closes the connection.
     async fn within<T>(
         &self,
         deadline: MonotonicTime,
@@ -169,7 +169,7 @@ impl MysqlDatabases {
     }
 }
 
-/// The name of the site's database and user, if the credentials belong to them.
+/// Returns the name of the site's database and user, if the credentials belong to them.
 fn name_of(uid: Uid, credentials: &Database) -> Result<String, PortError> {
     let name = DatabaseName::of(uid).to_string();
     if credentials.dbname == name && credentials.username == name {
@@ -240,8 +240,8 @@ impl SiteDatabases for MysqlDatabases {
     }
 }
 
-/// Whether the server is on another machine, as far as its host name shows. A name that only resolves to loopback
-/// counts as another machine, because DNS can change.
+/// Returns whether the server is on another machine, as far as its host name shows. A name that only resolves to
+/// loopback counts as another machine, because DNS can change.
 fn is_remote(options: &MySqlConnectOptions) -> bool {
     let host = options.get_host().trim_start_matches('[').trim_end_matches(']');
     let is_loopback = host.eq_ignore_ascii_case("localhost")
@@ -249,7 +249,7 @@ fn is_remote(options: &MySqlConnectOptions) -> bool {
     options.get_socket().is_none() && !is_loopback
 }
 
-/// Whether a URL sets the TLS mode.
+/// Returns whether a URL sets the TLS mode.
 fn sets_ssl_mode(url: &str) -> bool {
     let query = url.split_once('?').map_or("", |(_, query)| query);
     let keys = query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(key, _)| key));

@@ -57,7 +57,7 @@ impl Quoting {
         self.name(&self.pattern(database))
     }
 
-    /// The pattern that matches exactly one database, as the server stores it.
+    /// Returns the pattern that matches exactly one database, as the server stores it.
     pub(super) fn pattern(self, database: &str) -> String {
         match self.wildcards {
             Wildcards::Match => {
@@ -112,7 +112,7 @@ mod tests {
         None
     }
 
-    /// Whether a granted pattern matches a name by the server's rules.
+    /// Returns whether a granted pattern matches a name by the server's rules.
     fn matches(pattern: &[char], name: &[char]) -> bool {
         match (pattern, name) {
             ([], []) => true,

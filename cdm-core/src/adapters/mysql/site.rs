@@ -146,7 +146,7 @@ impl Site<'_> {
         session.lock(&format!("cdm.{}", self.name)).await
     }
 
-    /// Whether the name was closed. Creates the table of closed names if it is missing.
+    /// Returns whether the name was closed. Creates the table of closed names if it is missing.
     async fn is_removed(self, session: &mut Session<'_>) -> Result<bool, Failure> {
         let query = "SELECT '' FROM `cdm`.`removed` WHERE `name` = ?";
         match session.rows(query, &[self.name]).await {

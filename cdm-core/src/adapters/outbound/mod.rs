@@ -198,7 +198,7 @@ impl Outbound {
         read(response, max_body, took).await
     }
 
-    /// The output of `work`; `None` after the timeout.
+    /// Returns the output of `work`; `None` after the timeout.
     async fn within<T>(&self, timeout: Duration, work: impl Future<Output = T>) -> Option<T> {
         let up = self.clock.sleep_until(self.clock.monotonic().after(timeout));
         pin_mut!(work, up);
@@ -225,14 +225,14 @@ impl Resolve for PinnedResolver {
     }
 }
 
-/// The certificates of the system. Certificates that cannot be parsed are skipped.
+/// Returns the certificates of the system. Certificates that cannot be parsed are skipped.
 fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     roots
 }
 
-/// The given certificates, in DER format.
+/// Returns the given certificates, in DER format.
 fn roots_from(roots: &[Vec<u8>]) -> RootCertStore {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(roots.iter().map(|der| CertificateDer::from(der.clone())));

@@ -101,7 +101,7 @@ impl HttpProbe {
         Err(unanswered(last))
     }
 
-    /// Whether a host name with these addresses may be used: a single address that is not allowed rejects all.
+    /// Returns whether a host name with these addresses may be used: a single address that is not allowed rejects all.
     fn is_allowed(&self, found: &[SocketAddr]) -> bool {
         let may = |ip| is_public(ip) || (self.settings.private && is_private(ip));
         found.iter().all(|address| may(address.ip()))
@@ -138,7 +138,7 @@ impl HealthProbe for HttpProbe {
     }
 }
 
-/// The request of a check, with additional headers.
+/// Returns the request of a check, with additional headers.
 pub(in crate::adapters) fn request(
     to: SocketAddr,
     tls: bool,
@@ -174,7 +174,7 @@ pub(in crate::adapters) fn response(
     }
 }
 
-/// The service in a header of the response.
+/// Returns the service in a header of the response.
 pub(in crate::adapters) fn service_in_header(
     received: &OutboundResponse,
     header: &HeaderName,

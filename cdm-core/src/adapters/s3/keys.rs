@@ -35,7 +35,6 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// The key of the object.
     pub(super) const fn key(self) -> &'a str {
         match self {
             Self::Object(key) | Self::Version(key, _) | Self::Upload(key, _) => key,
@@ -49,8 +48,8 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// Whether a request to delete several objects can contain the entry. Uploads need separate requests, and XML
-    /// cannot represent every character of a key.
+    /// Returns whether a request to delete several objects can contain the entry. Uploads need separate requests, and
+    /// XML cannot represent every character of a key.
     pub(super) fn fits_in_list(&self) -> bool {
         let writable = |letter: char| match letter {
             '\t' | '\n' | '\r' => true,
@@ -71,12 +70,12 @@ impl fmt::Display for Entry<'_> {
     }
 }
 
-/// Whether a text can be an ID. IDs contain no question marks and no slashes, in any store.
+/// Returns whether a text can be an ID. IDs contain no question marks and no slashes, in any store.
 fn is_id(text: &str) -> bool {
     !text.is_empty() && !text.contains(['?', '/'])
 }
 
-/// Whether an error code means that the entry does not exist.
+/// Returns whether an error code means that the entry does not exist.
 pub(super) fn is_missing(code: &str) -> bool {
     matches!(code, "NoSuchKey" | "NoSuchVersion" | "NoSuchUpload")
 }

@@ -95,7 +95,7 @@ impl SecretsManager {
         format!("{}/{name}", self.prefix)
     }
 
-    /// The state of a secret, from its description.
+    /// Returns the state of a secret, from its description.
     async fn describe(&self, name: &SecretName) -> Result<SecretState, AwsFailure> {
         match self.client.describe_secret().secret_id(self.id(name)).send().await {
             Ok(described) => Ok(state::of(name, &described)),
@@ -245,13 +245,13 @@ fn tags(name: &SecretName) -> Vec<Tag> {
     state::tags(name).map(|(key, value)| Tag::builder().key(key).value(value).build()).into()
 }
 
-/// The token by which AWS recognizes a repetition of the same write; AWS requires at least 32 characters.
+/// Returns the token by which AWS recognizes a repetition of the same write; AWS requires at least 32 characters.
 fn token(call: &CallContext) -> String {
     format!("{:032x}", call.write.0)
 }
 
-/// Whether a create was rejected because the name has a secret, possibly scheduled for deletion. AWS uses the second
-/// error code for other causes too, so the caller reads the secret's state in any case.
+/// Returns whether a create was rejected because the name has a secret, possibly scheduled for deletion. AWS uses the
+/// second error code for other causes too, so the caller reads the secret's state in any case.
 fn is_name_taken(failure: &AwsFailure) -> bool {
     matches!(failure.code.as_str(), "ResourceExistsException" | "InvalidRequestException")
 }

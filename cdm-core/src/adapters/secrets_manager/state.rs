@@ -22,7 +22,7 @@ pub(super) enum SecretState {
     Foreign,
 }
 
-/// The tags of every secret of CDM.
+/// Returns the tags of every secret of CDM.
 pub(super) fn tags(name: &SecretName) -> [(&'static str, String); 2] {
     [("managed-by", "cdm".to_owned()), ("cdm-uid", name.uid.to_string())]
 }

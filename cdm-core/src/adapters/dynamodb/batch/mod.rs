@@ -127,7 +127,7 @@ fn validate(writes: &[Mutation]) -> Result<(), WriteError> {
     Ok(())
 }
 
-/// The changes of a batch, without its audit entry and its events.
+/// Returns the changes of a batch, without its audit entry and its events.
 async fn plan(
     table: &DynamoTable,
     call: &CallContext,
@@ -173,8 +173,8 @@ async fn plan(
     Ok(planned)
 }
 
-/// The hostnames of a site to remove; `None` if the site is not in the expected version, which its condition then
-/// reports.
+/// Returns the hostnames of a site to remove; `None` if the site is not in the expected version, which its condition
+/// then reports.
 async fn hostnames(
     table: &DynamoTable,
     call: &CallContext,
@@ -186,7 +186,8 @@ async fn hostnames(
     Ok(site.filter(|site| site.version == version).map(|site| site.hostnames))
 }
 
-/// The change that stores a request's idempotency key, unless the key was used within the retention period of keys.
+/// Returns the change that stores a request's idempotency key, unless the key was used within the retention period of
+/// keys.
 fn idempotency_change(record: &IdempotencyRecord, now: Timestamp) -> Result<Planned, StoreError> {
     let key = Key::idempotency(record.actor.as_str(), record.key.as_str());
     let mut item = key.item();
@@ -242,7 +243,7 @@ async fn rejection_cause(
     Ok(Rejection::PositionClosed)
 }
 
-/// Whether the batch's first record was last written by this very write.
+/// Returns whether the batch's first record was last written by this very write.
 async fn is_written(
     table: &DynamoTable,
     call: &CallContext,
@@ -257,7 +258,7 @@ async fn is_written(
     Ok(item.is_some_and(|item| ItemReader(&item).is_last_written_by(call.write)))
 }
 
-/// The key of the item that stores which write last changed a record.
+/// Returns the key of the item that stores which write last changed a record.
 fn key_of_write_id(write: &Mutation) -> Key {
     match write {
         Mutation::CreateSite(site) | Mutation::Site(site) => Key::site(&site.id),
@@ -283,7 +284,6 @@ fn record_error(write: &Mutation, item: Option<&Item>) -> WriteError {
     WriteError::Conflict(name(write))
 }
 
-/// The site that owns a hostname.
 async fn owner(
     table: &DynamoTable,
     call: &CallContext,
@@ -298,7 +298,7 @@ async fn owner(
     item.map(|item| ItemReader(item).parsed("site", |text| SiteId::parse(text).ok())).transpose()
 }
 
-/// The name of a record, for messages and to detect duplicates in a batch.
+/// Returns the name of a record, for messages and to detect duplicates in a batch.
 fn name(write: &Mutation) -> String {
     match write {
         Mutation::CreateSite(site) | Mutation::Site(site) => Subject::Site(site.id.clone()).to_string(),

@@ -46,7 +46,7 @@ pub(super) fn site(index: usize, site: &Site, write: WriteId) -> Result<Planned>
     Ok(record(index, Key::site(&site.id), change))
 }
 
-/// The changes that remove a site: of its item, of its hostnames, and a marker of the write that removed it.
+/// Returns the changes that remove a site: of its item, of its hostnames, and a marker of the write that removed it.
 pub(super) fn remove_site(
     index: usize,
     (id, uid, version): (&SiteId, Uid, u64),
@@ -153,8 +153,8 @@ fn versioned(key: &Key, version: u64, document: AttributeValue, write: WriteId) 
     item
 }
 
-/// The change that writes a page of a rollout. A page that is written without its rollout requires that the rollout
-/// does not exist yet.
+/// Returns the change that writes a page of a rollout. A page that is written without its rollout requires that the
+/// rollout does not exist yet.
 pub(super) fn page(
     index: usize,
     page: &RolloutPage,
@@ -174,7 +174,7 @@ pub(super) fn page(
     Ok(planned)
 }
 
-/// The change that writes a finished operation. A finished operation is written once and never changes.
+/// Returns the change that writes a finished operation. A finished operation is written once and never changes.
 pub(super) fn history(index: usize, operation: &Operation, write: WriteId) -> Result<Planned> {
     let key = Key::history(&operation.id);
     let mut values = vec![("document", document(operation)?), ("write", written_by(write))];

@@ -48,13 +48,13 @@ pub(super) fn template(image: Digest, revision: i64) -> String {
     text(&TemplateJson { image: image.to_string(), revision })
 }
 
-/// The digest in a template; `None` if this cluster did not create the template.
+/// Returns the digest in a template; `None` if this cluster did not create the template.
 pub(super) fn digest_in(template: &str) -> Option<Digest> {
     let json: TemplateJson = serde_json::from_str(template).ok()?;
     Digest::parse(&json.image).ok()
 }
 
-/// The revision in a template, which is part of the names of its pods.
+/// Returns the revision in a template, which is part of the names of its pods.
 pub(super) fn revision_in(template: &str) -> i64 {
     serde_json::from_str(template).map_or(0, |json: TemplateJson| json.revision)
 }

@@ -64,12 +64,12 @@ pub struct Host {
 }
 
 impl Host {
-    /// Whether this process hosts now. If not, the process takes over when the current host ends.
+    /// Returns whether this process hosts now. If not, the process takes over when the current host ends.
     pub fn is_hosting(&self) -> bool {
         self.router_address().is_some()
     }
 
-    /// The address of this process's router; `None` while another process hosts.
+    /// Returns the address of this process's router; `None` while another process hosts.
     pub fn router_address(&self) -> Option<SocketAddr> {
         *self.router.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -341,7 +341,7 @@ async fn watch_file(context: Arc<HostContext>) {
     }
 }
 
-/// Whether a process holds the lock. The test acquires a shared lock for an instant, so concurrent tests do not
+/// Returns whether a process holds the lock. The test acquires a shared lock for an instant, so concurrent tests do not
 /// interfere.
 pub(super) fn is_locked(path: &Path) -> bool {
     let Ok(lock) = OpenOptions::new().read(true).open(path) else { return false };

@@ -291,7 +291,7 @@ fn with_type(status: StatusCode, kind: &'static str, body: String) -> HttpRespon
     response
 }
 
-/// The host of a request, in lower case and without a port, and the port.
+/// Returns the host of a request, in lower case and without a port, and the port.
 pub(super) fn host<B>(request: &Request<B>) -> Option<(String, Option<u16>)> {
     let authority = match request.uri().authority() {
         Some(authority) => authority.clone(),

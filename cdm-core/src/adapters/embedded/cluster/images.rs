@@ -36,7 +36,7 @@ pub struct ImageSpec {
 }
 
 impl Default for ImageSpec {
-    /// An image that becomes ready, serves pages, and has every theme.
+    /// Returns an image that becomes ready, serves pages, and has every theme.
     fn default() -> Self {
         Self { readiness: Readiness::Ready, answers: 200, themes: None, start: None }
     }
@@ -73,7 +73,7 @@ impl Images {
         Ok(Self(images))
     }
 
-    /// The properties of an image; the default ones if it was not declared.
+    /// Returns the properties of an image; the default ones if it was not declared.
     pub(super) fn of(&self, digest: Digest) -> ImageSpec {
         self.0.get(&digest).cloned().unwrap_or_default()
     }

@@ -95,8 +95,8 @@ pub(super) async fn install(
     Ok(InstallOutcome::Installed)
 }
 
-/// The roles of a user; `None` if the user does not exist. Installations of older versions, which were written in one
-/// transaction, have no roles and one user, an administrator.
+/// Returns the roles of a user; `None` if the user does not exist. Installations of older versions, which were written
+/// in one transaction, have no roles and one user, an administrator.
 pub(super) async fn roles(
     database: &mut SqliteConnection,
     user: &str,
@@ -113,8 +113,8 @@ pub(super) async fn roles(
     row.map_or(Ok(Some(String::new())), |row| row.try_get(0).map(Some))
 }
 
-/// Whether an installation is complete. Installations of older versions, which were written in one transaction, have no
-/// roles and are complete.
+/// Returns whether an installation is complete. Installations of older versions, which were written in one transaction,
+/// have no roles and are complete.
 pub(super) async fn is_complete(database: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
     if !is_table(database, "usermeta").await? {
         return is_table(database, "users").await;

@@ -135,7 +135,7 @@ impl LocalCluster {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The image that both services run until another one is set.
+    /// Returns the image that both services run until another one is set.
     pub fn initial_image() -> Digest {
         let hash = hex::encode(Sha256::digest(b"cdm local cluster, initial image"));
         Digest::parse(&hash).unwrap_or_else(|error| unreachable!("a hash is a digest: {error}"))
@@ -209,7 +209,7 @@ impl Inner {
         *self.boot.lock().unwrap_or_else(PoisonError::into_inner) = boot;
     }
 
-    /// The current host: this process, or a process that holds the lock stored in the tables.
+    /// Returns the current host: this process, or a process that holds the lock stored in the tables.
     async fn hosted(&self) -> Result<Option<tables::Hosted>, sqlx::Error> {
         let mut reader = self.file.reader().acquire().await?;
         let Some(hosted) = tables::hosted(&mut reader).await? else { return Ok(None) };
@@ -221,7 +221,7 @@ impl Inner {
         Ok(self.hosted().await?.map(|hosted| hosted.boot))
     }
 
-    /// The image that a service is to run. Its jobs use this image.
+    /// Returns the image that a service is to run. Its jobs use this image.
     async fn running_image(&self, color: Color) -> Result<Digest, sqlx::Error> {
         let mut reader = self.file.reader().acquire().await?;
         Ok(tables::spec(&mut reader, color).await?.digest)

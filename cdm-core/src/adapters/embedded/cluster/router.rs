@@ -75,7 +75,8 @@ pub(super) async fn route(context: Arc<HostContext>, request: Request<Incoming>)
     response
 }
 
-/// The service that a request selects by header, regardless of the route of its host: to probe a service before a move.
+/// Returns the service that a request selects by header, regardless of the route of its host: to probe a service before
+/// a move.
 fn selected_service(headers: &HeaderMap) -> Option<Color> {
     Color::parse(headers.get(SERVICE)?.to_str().ok()?).ok()
 }

@@ -35,7 +35,7 @@ struct RouteMaps {
 }
 
 impl RouteTable {
-    /// The target of a hostname in lower case.
+    /// Returns the target of a hostname in lower case.
     pub(super) fn find(&self, host: &str) -> Option<RouteTarget> {
         self.map.read().unwrap_or_else(PoisonError::into_inner).by_host.get(host).copied()
     }

@@ -219,7 +219,7 @@ impl Service {
     }
 }
 
-/// Whether the observed state is the desired one.
+/// Returns whether the observed state is the desired one.
 fn is_done(status: &ServiceStatus, spec: &ServiceSpec) -> bool {
     status.generation == spec.generation
         && status.updated == spec.desired

@@ -48,7 +48,7 @@ pub(super) const ROUTES: &str = "routes";
 /// The number of pods of a service.
 const DESIRED: i64 = 2;
 
-/// The error of a stored text that no version of this code wrote.
+/// Returns the error of a stored text that no version of this code wrote.
 pub(super) fn damaged(what: &str) -> sqlx::Error {
     sqlx::Error::Decode(format!("{what} in the tables of the local cluster is invalid").into())
 }
@@ -202,7 +202,7 @@ pub(super) async fn store_status(
     .map(drop)
 }
 
-/// The state of a service, if `live` is the boot ID of the current host.
+/// Returns the state of a service, if `live` is the boot ID of the current host.
 pub(super) async fn view(
     conn: &mut SqliteConnection,
     color: Color,

@@ -107,7 +107,7 @@ pub(super) async fn read_options(database: &mut SqliteConnection) -> Result<Opti
     Ok(siteurl.map(|siteurl| Options { siteurl, title, theme }))
 }
 
-/// The error of an operation on a site's database, without any of the database's content.
+/// Returns the error of an operation on a site's database, without any of the database's content.
 pub(super) fn site_error(error: &sqlx::Error) -> PortError {
     if is_full(error) {
         return PortError::new(

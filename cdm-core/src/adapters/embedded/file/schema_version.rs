@@ -59,7 +59,7 @@ async fn number(tx: &mut SqliteConnection, pragma: &'static str) -> Result<i64, 
     sqlx::query(pragma).fetch_one(tx).await?.try_get(0)
 }
 
-/// An entry that shows that the directory was in use: a key, or content in the directories of sites.
+/// Returns an entry that shows that the directory was in use: a key, or content in the directories of sites.
 fn evidence_of_use(path: &Path) -> Option<PathBuf> {
     let mut paths = DATA_ENTRIES.iter().map(|name| path.with_file_name(name));
     paths.find(|path| match std::fs::read_dir(path) {

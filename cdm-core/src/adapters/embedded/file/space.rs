@@ -17,9 +17,9 @@ pub(super) async fn write_probe(tx: &mut SqliteConnection) -> Result<(), sqlx::E
     sqlx::query(PROBE).execute(tx).await.map(drop)
 }
 
-/// Whether SQLite failed to write for lack of space: the disk is full, a quota is exceeded, or the file has reached the
-/// process's file size limit (`RLIMIT_FSIZE`). SQLite reports `SQLITE_FULL` only for `ENOSPC`; the other cases are
-/// failed writes.
+/// Returns whether SQLite failed to write for lack of space: the disk is full, a quota is exceeded, or the file has
+/// reached the process's file size limit (`RLIMIT_FSIZE`). SQLite reports `SQLITE_FULL` only for `ENOSPC`; the other
+/// cases are failed writes.
 pub(in super::super) fn is_full(error: &sqlx::Error) -> bool {
     /// `SQLITE_FULL`, `SQLITE_IOERR_WRITE`, `SQLITE_IOERR_SHMSIZE`.
     const CODES: [&str; 3] = ["13", "778", "4874"];
@@ -34,7 +34,7 @@ pub(super) struct DiskSpace {
 }
 
 impl DiskSpace {
-    /// Whether the last write failed for lack of space.
+    /// Returns whether the last write failed for lack of space.
     pub(super) fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
     }

@@ -57,7 +57,6 @@ pub(super) async fn finish_interrupted(file: &File, key_path: &Path) -> Result<O
     finish(file, key_path, &mut |_| Ok(())).await
 }
 
-/// Whether a next key exists.
 pub(super) fn has_next_key(key_path: &Path) -> Result<bool, KeyError> {
     let next = next_path(key_path);
     next.try_exists().map_err(|source| KeyError::File { path: next, source })

@@ -41,7 +41,7 @@ pub(super) fn service_name(color: Color) -> String {
     Subject::Service(color).to_string()
 }
 
-/// A write ID in SQLite's integer type: the same 64 bits.
+/// Returns a write ID in SQLite's integer type: the same 64 bits.
 fn bits(write: WriteId) -> i64 {
     write.0.cast_signed()
 }

@@ -30,8 +30,8 @@ impl From<StoreError> for Failure {
     }
 }
 
-/// The error of a failed statement, for example because the file is locked or the disk is full. The text is SQLite's
-/// and contains no value.
+/// Returns the error of a failed statement, for example because the file is locked or the disk is full. The text is
+/// SQLite's and contains no value.
 pub(super) fn unavailable(error: &sqlx::Error) -> StoreError {
     if is_full(error) {
         StoreError::Full(error.to_string())

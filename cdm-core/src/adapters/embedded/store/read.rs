@@ -29,12 +29,12 @@ pub(super) fn natural(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-/// The upper bound of a descending list; without a cursor, every number is below it.
+/// Returns the upper bound of a descending list; without a cursor, every number is below it.
 fn before_or_all(before: Option<u64>) -> i64 {
     before.map_or(i64::MAX, integer)
 }
 
-/// The number of rows to read: one more than the limit, which shows whether there is another page.
+/// Returns the number of rows to read: one more than the limit, which shows whether there is another page.
 fn one_more(limit: usize) -> i64 {
     i64::try_from(limit.max(1)).unwrap_or(i64::MAX - 1) + 1
 }
@@ -105,7 +105,7 @@ pub(super) async fn sites_of(file: File, ids: Vec<SiteId>) -> Result<HashMap<Sit
     rows.iter().map(site).collect()
 }
 
-/// The two forms of the query's text that the column `search` is compared with.
+/// Returns the two forms of the query's text that the column `search` is compared with.
 fn forms(query: &SiteQuery) -> [Option<String>; 2] {
     let term = query.text.as_deref().map(SearchTerm::of);
     [0, 1].map(|form| term.as_ref().map(|term| term.forms()[form].to_owned()))

@@ -61,7 +61,7 @@ enum CommitOutcome {
 /// A queued change, independent of the type of its result.
 #[async_trait]
 trait PendingChange: Send {
-    /// Whether the change should still run: its deadline has not passed, and its caller still waits.
+    /// Returns whether the change should still run: its deadline has not passed, and its caller still waits.
     fn should_run(&mut self, now: MonotonicTime) -> bool;
     /// Runs the change. Returns whether its writes are to be kept.
     async fn run(&mut self, conn: &mut SqliteConnection, now: Timestamp) -> bool;

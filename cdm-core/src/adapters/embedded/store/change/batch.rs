@@ -75,7 +75,7 @@ impl Change<()> for BatchWrite {
     }
 }
 
-/// The ID of the last write of a record.
+/// Returns the ID of the last write of a record.
 async fn last_writer(conn: &mut SqliteConnection, write: &Mutation) -> Result<Option<i64>, Failure> {
     let query = match write {
         Mutation::CreateSite(site) | Mutation::Site(site) => {
@@ -143,7 +143,7 @@ async fn owner(conn: &mut SqliteConnection, host: &Hostname) -> Result<Option<Si
     Ok(Some(SiteId::parse(row.try_get(0)?).map_err(unreadable)?))
 }
 
-/// Whether the stored record is the one that the batch expects.
+/// Returns whether the stored record is the one that the batch expects.
 async fn as_expected(
     conn: &mut SqliteConnection,
     writes: &[Mutation],
@@ -197,7 +197,7 @@ async fn rollout_version(conn: &mut SqliteConnection, number: u64) -> Result<Opt
     Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
-/// The name of a record, for messages and to detect duplicates in a batch.
+/// Returns the name of a record, for messages and to detect duplicates in a batch.
 fn name(write: &Mutation) -> String {
     match write {
         Mutation::CreateSite(site) | Mutation::Site(site) => Subject::Site(site.id.clone()).to_string(),

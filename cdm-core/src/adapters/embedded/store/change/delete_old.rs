@@ -42,7 +42,7 @@ impl Change<u64> for DeleteOld {
     }
 }
 
-/// The numbers of the oldest rows that are past their retention period.
+/// Returns the numbers of the oldest rows that are past their retention period.
 async fn oldest<T: Record>(
     conn: &mut SqliteConnection,
     sql: &'static str,
