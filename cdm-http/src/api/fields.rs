@@ -10,7 +10,7 @@ use super::problem::FieldError;
 pub struct InvalidFields {
     /// The code of the problem document.
     pub code: &'static str,
-    /// The errors.
+    /// At least one error, in the order of the checks.
     pub errors: Vec<FieldError>,
 }
 

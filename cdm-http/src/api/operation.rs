@@ -168,9 +168,9 @@ pub struct Reason {
 /// The stable code of a reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReasonCode {
-    /// A code that this version knows.
+    /// A code that this version defines.
     Known(domain::ReasonCode),
-    /// A code that this version does not know; only a newer server sends it.
+    /// A code that this version does not define; only a newer server sends it.
     Other(String),
 }
 

@@ -15,12 +15,12 @@ macro_rules! wire_enum {
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum $name {
             $($(#[doc = $doc])+ $variant,)+
-            /// A value that this version does not know; only a newer server sends it.
+            /// A value that this version does not define; only a newer server sends it.
             Other(String),
         }
 
         impl $name {
-            /// All values that this version knows.
+            /// All values that this version defines.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
             /// Returns the text in JSON.
