@@ -91,7 +91,7 @@ impl CliError {
 /// Work that a command can wait for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
-    /// Operation or rollout.
+    /// Which path of the API has the work: `/operations` or `/rollouts`.
     pub kind: SubjectKind,
     /// Id in the API.
     pub id: String,
@@ -100,9 +100,9 @@ pub struct Subject {
 /// Kinds of work that a command can wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SubjectKind {
-    /// An operation.
+    /// Work on one site, on a service or on the fleet.
     Operation,
-    /// A rollout.
+    /// Moves of many sites in waves.
     Rollout,
 }
 

@@ -15,10 +15,10 @@ pub struct Invocation {
     pub token: Sent,
 }
 
-/// Where operations run.
+/// Where the routes of the API run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// On a server.
+    /// On a server, which the command reaches over HTTP.
     Server,
     /// In this process, directly on the store (`--local`).
     InProcess,

@@ -64,9 +64,9 @@ pub enum Screen {
 /// Whether messages are colored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Paint {
-    /// With ANSI colors.
+    /// Messages contain the escape sequences of ANSI colors.
     Colored,
-    /// Without colors.
+    /// Messages contain no escape sequences.
     Plain,
 }
 

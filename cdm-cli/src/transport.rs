@@ -25,7 +25,7 @@ pub struct Request {
 /// An HTTP method that the API uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Method {
-    /// Reads a resource.
+    /// Reads a resource or a list.
     #[default]
     Get,
     /// Creates a resource, or starts work.
@@ -51,11 +51,11 @@ impl Method {
 /// A complete response of the API.
 #[derive(Clone, Debug, Default)]
 pub struct Response {
-    /// HTTP status code.
+    /// The HTTP status, which can be that of an error.
     pub status: u16,
     /// Headers, with names in lower case.
     pub headers: Vec<(String, String)>,
-    /// Body, not parsed.
+    /// The bytes of the body, which need not be JSON.
     pub body: Vec<u8>,
 }
 

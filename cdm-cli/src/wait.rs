@@ -166,9 +166,9 @@ struct Stream {
 }
 
 enum Source {
-    /// Not connected.
+    /// No connection yet, or the last one has ended: connect next.
     Disconnected,
-    /// Connected.
+    /// An open event stream.
     Open(Events),
     /// No events are available, or no further ones: poll periodically.
     Poll,

@@ -30,15 +30,15 @@ pub enum Ending {
 /// An operation or a rollout, as the server sent it last.
 #[derive(Clone, Copy, Debug)]
 pub enum State<'a> {
-    /// An operation.
+    /// The operation that the command started or waits for.
     Operation(&'a Operation),
-    /// A rollout.
+    /// The rollout that the command started or waits for.
     Rollout(&'a Rollout),
 }
 
 /// Work that a command starts and waits for.
 pub trait Work: DeserializeOwned + Shown + Send + Sync {
-    /// Operation or rollout.
+    /// The kind of all values of the type, for paths and messages.
     const KIND: SubjectKind;
 
     /// Returns the operation or the rollout, for code that handles the two differently.

@@ -31,7 +31,7 @@ pub enum EffectKind {
     Fleet(Arc<Fleet>),
     /// A rollout's record was written.
     Rollout(Arc<Rollout>),
-    /// An operation ended.
+    /// An operation reached a final status, in this record.
     Ended(Arc<Operation>),
     /// A secret was created.
     SecretCreated(SecretName),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Duration of a measured action: wall-clock time, and CPU time of this thread.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Elapsed {
-    /// Wall-clock time.
+    /// The time that passed, including waits.
     pub wall: Duration,
     /// CPU time of the measuring thread.
     pub cpu: Duration,

@@ -107,7 +107,7 @@ pub struct Global {
     /// Configuration file, with --local
     #[arg(long, global = true, env = "CDM_CONFIG", value_name = "FILE", value_parser = path())]
     pub config: Option<PathBuf>,
-    /// Output format
+    /// How to print results: for people, or for programs
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub output: Format,
     /// Do not wait for the operation or rollout: print its id
@@ -127,7 +127,7 @@ pub struct Global {
     pub color: Color,
 }
 
-/// Output format.
+/// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// Aligned columns.
@@ -141,11 +141,11 @@ pub enum Format {
 /// When to color the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Color {
-    /// On a terminal.
+    /// Colors on a terminal only.
     Auto,
-    /// Always.
+    /// Colors in files and pipes too.
     Always,
-    /// Never.
+    /// No colors.
     Never,
 }
 
@@ -239,13 +239,13 @@ pub enum Command {
 /// A shell with completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Shell {
-    /// Bash.
+    /// Bash, with the package `bash-completion`.
     Bash,
-    /// Zsh.
+    /// Zsh, with the script in a directory of `fpath`.
     Zsh,
-    /// Fish.
+    /// Fish, with the script in `~/.config/fish/completions`.
     Fish,
-    /// PowerShell.
+    /// PowerShell, with the script in `$PROFILE`.
     #[value(name = "powershell")]
     PowerShell,
 }
@@ -256,7 +256,7 @@ pub struct Paging {
     /// Maximum number of items to list
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     pub limit: u64,
-    /// List all items
+    /// List all items, without a limit
     #[arg(long, conflicts_with = "limit")]
     pub all: bool,
 }

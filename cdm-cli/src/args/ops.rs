@@ -37,21 +37,21 @@ pub enum OpCommand {
         after_help = "Examples:\n  cdm op get op-78-site-shop\n  cdm op get op-78-site-shop -o json | jq -r .status"
     )]
     Get {
-        /// The operation's id
+        /// Id of the operation, such as op-2-site-shop
         id: String,
     },
     /// Wait for an operation and print its progress
     #[command(after_help = "Example:\n  cdm op watch op-78-site-shop --timeout 1h")]
     Watch {
-        /// The operation's id
+        /// Id of the operation, such as op-2-site-shop
         id: String,
     },
     /// Print the output of a step's job
     #[command(after_help = "Example:\n  cdm op log op-78-site-shop Install")]
     Log {
-        /// The operation's id
+        /// Id of the operation, such as op-2-site-shop
         id: String,
-        /// The step's name
+        /// Name of the step, such as Install
         step: String,
     },
     /// Resume a parked operation, or repeat a failed or canceled one
@@ -59,16 +59,16 @@ pub enum OpCommand {
         after_help = "Examples:\n  cdm op retry op-78-site-shop\n  cdm op retry op-80-service-blue --force"
     )]
     Retry {
-        /// The operation's id
+        /// Id of the operation, such as op-2-site-shop
         id: String,
         /// Repeat a deploy even if its digest is bad
         #[arg(long)]
         force: bool,
     },
-    /// Cancel an operation
+    /// Cancel an operation: it stops after its current step, and undoes its changes if it can
     #[command(after_help = "Example:\n  cdm op cancel op-78-site-shop")]
     Cancel {
-        /// The operation's id
+        /// Id of the operation, such as op-2-site-shop
         id: String,
     },
 }
@@ -76,7 +76,7 @@ pub enum OpCommand {
 /// `cdm rollout …`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum RolloutCommand {
-    /// List rollouts
+    /// List rollouts with their status and counts of sites
     #[command(visible_alias = "ls", after_help = "Example:\n  cdm rollout list --limit 5")]
     List {
         /// How much to list.
@@ -89,7 +89,7 @@ pub enum RolloutCommand {
         after_help = "Examples:\n  cdm rollout get rollout-3\n  cdm op list --rollout rollout-3 --status failed"
     )]
     Get {
-        /// The rollout's id
+        /// Id of the rollout, such as rollout-21
         id: String,
     },
     /// Wait for a rollout and print its progress; with `-o json`, one line per change
@@ -97,20 +97,20 @@ pub enum RolloutCommand {
         after_help = "Examples:\n  cdm rollout watch rollout-3 --timeout 2h\n  cdm rollout watch rollout-3 -o json"
     )]
     Watch {
-        /// The rollout's id
+        /// Id of the rollout, such as rollout-21
         id: String,
     },
     /// Start no more sites until the rollout is resumed
     #[command(after_help = "Example:\n  cdm rollout pause rollout-3")]
     Pause {
-        /// The rollout's id
+        /// Id of the rollout, such as rollout-21
         id: String,
     },
     /// Resume a paused or halted rollout
     #[command(after_help = "Examples:\n  cdm rollout resume rollout-3\n  \
                             cdm rollout resume rollout-3 --accept-digest sha256:<64 hex digits>")]
     Resume {
-        /// The rollout's id
+        /// Id of the rollout, such as rollout-21
         id: String,
         /// Continue on this digest, which the service runs instead of the rollout's
         #[arg(long, value_name = "DIGEST")]
@@ -122,13 +122,13 @@ pub enum RolloutCommand {
     /// End a rollout; sites that were moved stay where they are
     #[command(after_help = "Example:\n  cdm rollout abort rollout-3")]
     Abort {
-        /// The rollout's id
+        /// Id of the rollout, such as rollout-21
         id: String,
     },
     /// Start a rollout of the sites that were not moved
     #[command(after_help = "Examples:\n  cdm rollout retry rollout-3\n  cdm rollout retry rollout-3 --force")]
     Retry {
-        /// The rollout's id
+        /// Id of the rollout, such as rollout-21
         id: String,
         /// Start it even if the rollout's digest is bad
         #[arg(long)]

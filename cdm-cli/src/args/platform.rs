@@ -17,14 +17,14 @@ pub enum ServicesCommand {
     /// Make a service the active canary
     #[command(after_help = "Example:\n  cdm services select green")]
     Select {
-        /// The service
+        /// Service to make the active canary
         #[arg(value_enum)]
         service: ServiceColor,
     },
     /// Deploy an image to the active canary, or to the named service
     #[command(after_help = "Example:\n  cdm services deploy sha256:<64 hex digits> --promote")]
     Deploy {
-        /// The image: 64 hex digits, with or without sha256: and `REPOSITORY[:TAG]@` before it
+        /// Digest of the image: 64 hex digits, optionally after sha256: or `REPOSITORY[:TAG]@sha256:`
         image: String,
         /// Also route the service's sites to it
         #[arg(long)]
@@ -43,7 +43,7 @@ pub enum ServicesCommand {
     /// List the digests that ran on a service, newest first, with their verdicts
     #[command(after_help = "Example:\n  cdm services history green --limit 5")]
     History {
-        /// The service
+        /// Service whose history to list
         #[arg(value_enum)]
         service: ServiceColor,
         /// How much to list.
@@ -117,7 +117,7 @@ pub enum WebhookCommand {
     /// Remove a webhook; no more events are sent to it
     #[command(visible_alias = "rm", after_help = "Example:\n  cdm webhook remove webhook-12")]
     Remove {
-        /// The webhook's id
+        /// Id of the webhook, such as webhook-12
         id: String,
     },
 }
@@ -156,7 +156,7 @@ pub enum TokenCommand {
     /// Revoke a token, effective immediately
     #[command(after_help = "Example:\n  cdm token revoke 01kb2m4x9q7r3t5v6w8y0z1a2b")]
     Revoke {
-        /// The token's id
+        /// Id of the token, which cdm token list shows
         id: String,
     },
 }
@@ -201,7 +201,7 @@ pub enum UserCommand {
     Role {
         /// Name of the user
         name: String,
-        /// New role
+        /// Role that the user has from the next request
         #[arg(value_parser = ["viewer", "operator", "admin"])]
         role: String,
     },
@@ -295,7 +295,7 @@ pub enum LocalCommand {
     Image {
         /// Digest of the image
         digest: String,
-        /// The declared behavior.
+        /// Exactly one of the flags is required.
         #[command(flatten)]
         behavior: BehaviorArgs,
     },
@@ -304,16 +304,16 @@ pub enum LocalCommand {
 /// Behaviors that an image can be declared to have, as flags.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct BehaviorArgs {
-    /// Its pods never become ready
+    /// Pods of the image never become ready
     #[arg(long)]
     never_ready: bool,
-    /// Its pods become ready and respond with status 500
+    /// Pods of the image become ready and respond with status 500
     #[arg(long)]
     failing: bool,
-    /// It works, but contains no theme: provisions park
+    /// Pods of the image serve pages, but the image contains no theme: provisions park
     #[arg(long)]
     no_themes: bool,
-    /// It works
+    /// Pods of the image become ready and serve pages, as by default
     #[arg(long)]
     healthy: bool,
 }
@@ -321,13 +321,13 @@ pub struct BehaviorArgs {
 /// How an image of the local cluster behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageBehavior {
-    /// Its pods never become ready.
+    /// The pods never become ready.
     NeverReady,
-    /// Its pods become ready and respond with status 500.
+    /// The pods become ready and respond with status 500.
     Failing,
-    /// It works, but contains no theme.
+    /// The pods serve pages, but the image contains no theme.
     NoThemes,
-    /// It works.
+    /// The pods serve pages, and the image has every theme.
     Healthy,
 }
 

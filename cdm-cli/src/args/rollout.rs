@@ -34,7 +34,7 @@ pub struct RolloutArgs {
     /// Bake time between one wave and the next, such as 10m
     #[arg(long, value_parser = super::duration, value_name = "TIME")]
     pub bake: Option<Duration>,
-    /// The health gate.
+    /// Without `--gate-path`, sites are not probed.
     #[command(flatten)]
     pub gate: GateArgs,
     /// Show the plan, and change nothing
@@ -108,7 +108,7 @@ pub enum FreezeCommand {
     /// Remove a freeze; a rollout that waits for it resumes
     #[command(visible_alias = "rm", after_help = "Example:\n  cdm freeze remove freeze-12")]
     Remove {
-        /// The freeze's id
+        /// Id of the freeze, such as freeze-12
         id: String,
     },
 }

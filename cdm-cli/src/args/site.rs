@@ -10,9 +10,9 @@ use super::Paging;
 /// One of the two services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ServiceColor {
-    /// The service `blue`.
+    /// One of the two services; the other is green.
     Blue,
-    /// The service `green`.
+    /// One of the two services; the other is blue.
     Green,
 }
 
@@ -33,34 +33,34 @@ pub enum SiteCommand {
     #[command(after_help = "Example:\n  cdm site create shop --theme storefront \\\n      \
                       --hostname shop.example.com --hostname www.shop.example.com --name 'The shop'")]
     Create(CreateArgs),
-    /// List sites
+    /// List sites with their state, service and hostname
     #[command(
         visible_alias = "ls",
         after_help = "Examples:\n  cdm site list --service green\n  cdm site list --all -o json"
     )]
     List(SiteFilter),
-    /// Show a site
+    /// Show all fields of a site
     #[command(visible_alias = "show", after_help = "Example:\n  cdm site get shop")]
     Get {
-        /// The site's id
+        /// Id of the site, such as shop
         id: String,
     },
     /// Provision a site: database, files, installation and route
     #[command(after_help = "Example:\n  cdm site provision shop")]
     Provision {
-        /// The site's id
+        /// Id of the site, such as shop
         id: String,
     },
     /// Set a site's service to the active canary and flush its caches; the route stays
     #[command(after_help = "Example:\n  cdm site upgrade shop")]
     Upgrade {
-        /// The site's id
+        /// Id of the site, such as shop
         id: String,
     },
     /// Point a site's route to the active canary
     #[command(after_help = "Example:\n  cdm site promote shop")]
     Promote {
-        /// The site's id
+        /// Id of the site, such as shop
         id: String,
     },
     /// Delete a site permanently: route, database, files and credentials
@@ -75,7 +75,7 @@ pub enum SiteCommand {
 /// `cdm site create`.
 #[derive(Args, Clone, Debug)]
 pub struct CreateArgs {
-    /// The site's id: lower-case letters, digits and single dashes, at most 32 characters
+    /// Id of the site: lower-case letters, digits and single dashes, at most 32 characters
     pub id: String,
     /// Theme of the site
     #[arg(long)]
@@ -117,9 +117,9 @@ pub struct SiteFilter {
 /// `cdm site delete`.
 #[derive(Args, Clone, Debug)]
 pub struct DeleteArgs {
-    /// The site's id
+    /// Id of the site, such as shop
     pub id: String,
-    /// The site's id again, to confirm without a prompt
+    /// Id of the site again, to confirm without a prompt
     #[arg(long, value_name = "ID")]
     pub confirm: Option<String>,
 }

@@ -21,7 +21,7 @@ use platform::{DemoError, DemoPlatform};
 /// How the demo ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
-    /// All claims hold.
+    /// The demo reached its end, and all claims hold.
     Held,
     /// At least one claim does not hold.
     Broken,

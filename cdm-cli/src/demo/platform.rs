@@ -21,9 +21,9 @@ pub(super) type DemoError = Box<dyn std::error::Error + Send + Sync>;
 /// How an image is broken.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Flaw {
-    /// Its pods never become ready.
+    /// Pods of the image never become ready.
     NeverReady,
-    /// Its pods become ready, and respond to visitors with an error.
+    /// Pods of the image become ready, and respond to visitors with an error.
     Failing,
 }
 

@@ -20,7 +20,7 @@ use crate::text::clean;
 /// Whether a column is kept on a narrow terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnPriority {
-    /// Always kept.
+    /// Kept on a terminal of any width.
     Required,
     /// Dropped on a narrow terminal; `get` and `-o json` show the field.
     Optional,

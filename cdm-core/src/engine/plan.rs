@@ -346,8 +346,8 @@ fn retry_later(
     Ok(())
 }
 
-/// Returns the code of a wait after its timeout. The code of the wait states the
-/// condition; the returned code states what a user can do.
+/// Returns the code of a wait after its timeout. The code of the wait states the condition; the returned code states
+/// what a user can do.
 const fn timeout_code(code: ReasonCode) -> ReasonCode {
     match code {
         ReasonCode::RollingOut => ReasonCode::ImageNotReady,

@@ -19,8 +19,8 @@ const BATCH_SIZE: usize = 90;
 /// The limit of calls in one pass. The next pass deletes the rest.
 const CALLS_PER_PASS: usize = 1_000;
 
-/// The retention periods of audit entries and of events. There are no defaults here; the configuration has 400 days for
-/// audit entries and 7 days for events.
+/// The retention periods of audit entries and of events. The type has no default; the defaults of the configuration are
+/// 400 days for audit entries and 7 days for events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetentionPeriods {
     /// The retention period of audit entries. `None`: they are not deleted. A longer period needs more storage.

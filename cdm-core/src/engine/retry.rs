@@ -23,7 +23,7 @@ impl Backoff {
         Self::new(settings.pause, settings.longest_pause)
     }
 
-    /// Returns the next pause, and doubles the one after it.
+    /// Returns the next pause. The pause after it is twice as long, up to the longest pause.
     pub(crate) fn next_pause(&mut self) -> Duration {
         let pause = self.pause;
         self.pause = (pause * 2).min(self.longest);

@@ -95,7 +95,7 @@ pub struct Runner<'a> {
 
 /// The result of a commit.
 enum Committed {
-    /// The stored record.
+    /// The batch was stored; this is the record as it was written.
     Written(Record),
     /// Nothing was written: the stored record already contains the reason of the wait.
     Unchanged,

@@ -24,7 +24,7 @@ pub struct Settings {
     /// The shortest pause before another attempt. Default: 200 ms. A shorter one recovers faster and puts more load on a
     /// backend that fails.
     pub pause: Duration,
-    /// The longest pause before another attempt. Default: 15 s. A longer one makes fewer calls and notices the recovery
+    /// The longest pause before another attempt. Default: 15 s. A longer one makes fewer calls and detects the recovery
     /// of a backend later.
     pub longest_pause: Duration,
     /// The interval at which a worker reads the pending work without a notification. Default: 2 s. A shorter one starts
@@ -109,7 +109,7 @@ pub struct PipelineSettings {
     /// time tolerates slow pulls, and keeps the service locked for longer.
     pub image_timeout: Duration,
     /// The interval at which a waiting operation is attempted while the cluster reports no change. Default: 5 s. A
-    /// longer one makes fewer calls and notices a lost report later.
+    /// longer one makes fewer calls and detects a lost report later.
     pub poll_interval: Duration,
     /// How long steps wait for a backend that does not serve them. Default: [`StepTimeouts::default`].
     pub timeouts: StepTimeouts,

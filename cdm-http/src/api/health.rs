@@ -30,7 +30,7 @@ pub enum Readiness {
     NotReady,
     /// The server is stopping.
     Stopping,
-    /// A value that this version does not know; only a newer server sends it.
+    /// A value that this version does not define; only a newer server sends it.
     #[serde(untagged)]
     Other(String),
 }

@@ -12,9 +12,9 @@ use super::wire_enum;
 wire_enum! {
     /// One of the two services.
     pub enum ServiceName from Color {
-        /// The service blue.
+        /// One of the two services; the other is green.
         Blue = "blue" (Color::Blue),
-        /// The service green.
+        /// One of the two services; the other is blue.
         Green = "green" (Color::Green),
     }
 }

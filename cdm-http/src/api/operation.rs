@@ -14,15 +14,15 @@ use super::{ActorName, Digest, OperationId, RolloutId, ServiceName, SiteId, Time
 wire_enum! {
     /// The kind of an operation.
     pub enum OperationKind from domain::OperationKind {
-        /// Creates a site.
+        /// Records a site and stores its credentials.
         Create = "create" (domain::OperationKind::Create),
-        /// Provisions a site.
+        /// Makes a created site live.
         Provision = "provision" (domain::OperationKind::Provision),
         /// Assigns a site to the active canary.
         Upgrade = "upgrade" (domain::OperationKind::Upgrade),
         /// Moves a site and its route to the active canary.
         Promote = "promote" (domain::OperationKind::Promote),
-        /// Removes a site.
+        /// Deletes a site and its data.
         Terminate = "terminate" (domain::OperationKind::Terminate),
         /// Deploys an image to a service.
         Deploy = "deploy" (domain::OperationKind::Deploy),
@@ -42,9 +42,9 @@ wire_enum! {
         Waiting = "waiting" (Status::Waiting),
         /// The operation needs a user.
         Parked = "parked" (Status::Parked),
-        /// All steps succeeded.
+        /// Every step has finished.
         Succeeded = "succeeded" (Status::Ended(TerminalStatus::Succeeded)),
-        /// The operation failed.
+        /// No step took effect, or every step that has an undo was undone.
         Failed = "failed" (Status::Ended(TerminalStatus::Failed)),
         /// The operation was canceled.
         Cancelled = "cancelled" (Status::Ended(TerminalStatus::Cancelled)),
@@ -58,9 +58,9 @@ wire_enum! {
         Pending = "pending" (operation::StepStatus::Pending),
         /// The step is running, or waits for its next attempt.
         Running = "running" (operation::StepStatus::Running),
-        /// The step succeeded.
+        /// The step has finished, with its result stored.
         Succeeded = "succeeded" (operation::StepStatus::Succeeded),
-        /// The step failed.
+        /// The step cannot finish, so the operation is undone.
         Failed = "failed" (operation::StepStatus::Failed),
         /// The step was not necessary.
         Skipped = "skipped" (operation::StepStatus::Skipped),

@@ -15,11 +15,11 @@ wire_enum! {
     pub enum Verdict from service::Verdict {
         /// The digest has no verdict.
         Unknown = "unknown" (service::Verdict::Unknown),
-        /// The digest works.
+        /// The digest works; a rollback may select it.
         Healthy = "healthy" (service::Verdict::Healthy),
         /// A rollback replaced the digest.
         RolledBack = "rolled_back" (service::Verdict::RolledBack),
-        /// The digest is bad.
+        /// The digest failed, or a user marked it as bad; a rollback never selects it.
         Bad = "bad" (service::Verdict::Bad),
     }
 }

@@ -10,11 +10,11 @@ use super::{ActorName, Fields, InvalidFields, Time, TokenId, wire_enum};
 wire_enum! {
     /// The role of a token or a user; each role includes the permissions of the roles before it.
     pub enum Role from domain::Role {
-        /// Reads.
+        /// Reads sites, services, operations, rollouts, freezes, the audit log, events and metrics.
         Viewer = "viewer" (domain::Role::Viewer),
         /// Also works on sites and starts rollouts.
         Operator = "operator" (domain::Role::Operator),
-        /// All actions.
+        /// Every action, including deploys, tokens and users.
         Admin = "admin" (domain::Role::Admin),
     }
 }

@@ -13,33 +13,33 @@ wire_enum! {
     pub enum Topic {
         /// An operation was accepted.
         OperationQueued = "operation.queued",
-        /// An operation is running.
+        /// A worker runs a step of an operation.
         OperationRunning = "operation.running",
-        /// An operation waits.
+        /// An operation waits for a condition or its next attempt.
         OperationWaiting = "operation.waiting",
         /// An operation finished a step.
         OperationStep = "operation.step",
-        /// An operation is parked.
+        /// An operation waits for a user.
         OperationParked = "operation.parked",
-        /// An operation succeeded.
+        /// An operation ended: every step has finished.
         OperationSucceeded = "operation.succeeded",
-        /// An operation failed.
+        /// An operation ended without success; the steps that have an undo were undone.
         OperationFailed = "operation.failed",
         /// An operation was canceled.
         OperationCancelled = "operation.cancelled",
-        /// A rollout waits.
+        /// A rollout waits for the condition in its reason.
         RolloutWaiting = "rollout.waiting",
-        /// A rollout is running.
+        /// A worker runs a rollout, or has granted it another window.
         RolloutRunning = "rollout.running",
-        /// A rollout was paused.
+        /// A rollout stopped on request or because it needs a user.
         RolloutPaused = "rollout.paused",
-        /// A rollout was halted.
+        /// A rollout stopped because a wave exceeded its budget.
         RolloutHalted = "rollout.halted",
-        /// A rollout was aborted.
+        /// A rollout ended on request.
         RolloutAborted = "rollout.aborted",
-        /// A rollout succeeded.
+        /// A rollout ended: every site has an outcome.
         RolloutSucceeded = "rollout.succeeded",
-        /// A rollout failed.
+        /// A rollout ended: its deploy failed, or its sites were rolled back.
         RolloutFailed = "rollout.failed",
     }
 }

@@ -85,7 +85,7 @@ macro_rules! wire_enum {
         }
 
         impl $name {
-            /// Returns the value of the domain; `None` for a value that this version does not know.
+            /// Returns the value of the domain; `None` for a value that this version does not define.
             pub const fn known(&self) -> Option<$domain> {
                 match self {
                     $(Self::$variant => Some($($value)+),)+

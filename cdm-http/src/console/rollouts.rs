@@ -26,7 +26,7 @@ use crate::extract::{Numbered, Paging, PathSegment, cursor};
 use crate::routes::rollouts::shown;
 
 pub(crate) const PATH: &str = "/console/rollouts";
-/// Rollouts per page.
+/// The number of rollouts per page of the list, as a query parameter.
 const LIMIT: &str = "50";
 
 #[derive(Clone, Debug, Default, Deserialize)]

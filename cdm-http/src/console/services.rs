@@ -37,7 +37,7 @@ struct Side {
     service: Service,
     /// The newest [`RELEASES`] releases.
     releases: Vec<Release>,
-    /// All other releases.
+    /// The releases before these.
     older: Vec<Release>,
 }
 

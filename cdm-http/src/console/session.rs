@@ -125,7 +125,7 @@ pub(crate) fn cookie(headers: &HeaderMap, client: Client, secret: Option<&Secret
 /// The kind of response that a request accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ResponseMode {
-    /// A complete page.
+    /// The whole HTML document.
     Page,
     /// The changing part of a page, once.
     Fragment,

@@ -1,4 +1,4 @@
-//! Routes of rollouts.
+//! The routes `/rollouts…`: reads rollouts, and pauses, resumes, aborts and retries them.
 
 use axum::Json;
 use axum::extract::State;

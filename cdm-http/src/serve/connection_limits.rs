@@ -15,7 +15,7 @@ pub struct ConnectionLimits {
     /// Default: 64. A larger number keeps the server reachable for others during a flood, at the cost of `total`.
     pub reserved: usize,
     /// The maximum time from the accept to the end of the first request header, including the TLS handshake. Default:
-    /// 15 s. A shorter time frees the connections of slow clients sooner, and rejects clients on slow networks.
+    /// 15 s. A shorter time frees the connections of slow clients sooner, and disconnects clients on slow networks.
     pub header_timeout: Duration,
     /// The maximum time from the end of a response to the end of the next request header. Default: 30 s. A longer time
     /// saves handshakes, and keeps idle connections open.
@@ -24,7 +24,7 @@ pub struct ConnectionLimits {
     /// the proxy avoids requests on a connection that is being closed.
     pub proxy_idle_timeout: Duration,
     /// The maximum time in which the client reads no data that is sent to it. Default: 30 s. A shorter time frees
-    /// memory sooner, and ends downloads on slow networks.
+    /// memory sooner, and ends downloads that stall for as long.
     pub write_timeout: Duration,
     /// The maximum size of a request header, in bytes. Default: 32 KiB. A larger value costs memory per connection.
     pub header_bytes: usize,

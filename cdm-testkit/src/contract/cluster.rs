@@ -15,9 +15,9 @@ use super::context::{applied, read_value, rejected};
 /// Two images whose pods become ready on the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Images {
-    /// The first image.
+    /// The image that a test deploys first.
     pub first: Digest,
-    /// A different image.
+    /// The image to which a test changes a service; its digest differs from `first`.
     pub second: Digest,
 }
 

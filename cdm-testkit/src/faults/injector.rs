@@ -66,7 +66,7 @@ const MAX_CALLS: u64 = 200_000;
 /// Why a process stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Halt {
-    /// The process crashed.
+    /// An injected crash ended the process.
     Crashed,
     /// The process is paused, and will resume.
     Paused,

@@ -54,7 +54,7 @@ struct State {
     requests: usize,
 }
 
-/// An installed site.
+/// The WordPress installation in one database.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Site {
     /// Address of the site.
@@ -153,9 +153,9 @@ impl WordPress {
 /// Whether the databases are reachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Availability {
-    /// The databases respond.
+    /// `wp` can connect to the databases.
     Up,
-    /// The databases do not respond.
+    /// `wp` cannot connect to the databases.
     Down,
 }
 

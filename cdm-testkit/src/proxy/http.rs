@@ -28,7 +28,7 @@ type Handler = dyn Fn(&HttpRequest) -> Option<HttpResponse> + Send + Sync;
 /// Responds to requests, or forwards them.
 #[derive(Clone)]
 pub(super) struct HttpServer {
-    /// `host:port`.
+    /// The server behind the proxy, as `host:port`.
     upstream: String,
     client: Client<HttpConnector, Full<Bytes>>,
     handler: Option<Arc<Handler>>,

@@ -16,7 +16,7 @@ const READS: [&str; 7] = [
 pub struct HttpRequest {
     /// The method, such as `GET`.
     pub method: String,
-    /// Path and query.
+    /// Path and query, as in the request line.
     pub target: String,
     /// Names in lower case, and values.
     pub headers: Vec<(String, String)>,

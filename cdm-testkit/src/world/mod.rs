@@ -535,13 +535,13 @@ impl World {
 /// An operation that can be requested for an existing site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
-    /// Provisions the site.
+    /// Installs WordPress on the site and creates its route.
     Provision,
     /// Assigns the site to the canary.
     Upgrade,
     /// Moves the site to the canary.
     Promote,
-    /// Terminates the site.
+    /// Removes the site with its data.
     Terminate,
 }
 

@@ -18,7 +18,7 @@ pub(super) const ABSENT: &str = "attribute_not_exists(#pk)";
 #[derive(Clone, Debug)]
 enum Action {
     Put(Item),
-    /// An update expression.
+    /// Changes the attributes in the update expression; other attributes stay.
     Update(Key, String),
     Delete(Key),
     /// No write; only the condition counts.

@@ -124,7 +124,7 @@ impl TokenStore for EmbeddedTokens {
     }
 }
 
-/// Returns `Unknown` if the commit fails: it may have been written to the disk.
+/// Returns `Unknown` if the commit fails, because the change may already be on the disk.
 fn commit_outcome<T>(commit: Result<(), sqlx::Error>, value: T) -> Outcome<T> {
     match commit {
         Ok(()) => Outcome::Applied(value),

@@ -15,7 +15,7 @@ pub(super) struct Quoting {
 pub(super) enum Backslash {
     /// Starts an escape sequence.
     Escape,
-    /// An ordinary character.
+    /// A character without a special meaning.
     Literal,
 }
 
@@ -24,7 +24,7 @@ pub(super) enum Backslash {
 pub(super) enum Wildcards {
     /// Match any character and any text. A preceding backslash makes them ordinary.
     Match,
-    /// Ordinary characters.
+    /// Characters without a special meaning.
     Literal,
 }
 

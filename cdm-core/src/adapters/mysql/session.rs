@@ -14,8 +14,8 @@ use crate::ports::{Clock, ErrorKind};
 
 /// A connection that is closed when its call ends.
 ///
-/// Connections are not pooled: after a failover, a pooled connection could lead to a server that is read-only. Closing the
-/// connection also releases the call's lock and ends a waiting statement.
+/// Connections are not pooled: after a failover, a pooled connection could lead to a server that is read-only. Closing
+/// the connection also releases the call's lock and ends a waiting statement.
 #[derive(Debug)]
 pub(super) struct Session<'a> {
     connection: MySqlConnection,

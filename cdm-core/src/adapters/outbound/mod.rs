@@ -50,7 +50,7 @@ pub struct OutboundRequest {
     pub name: String,
     /// The port in the `Host` header; `None` for the default port of the scheme.
     pub port: Option<u16>,
-    /// The HTTP method.
+    /// The HTTP method, such as `GET`.
     pub method: Method,
     /// Path and query, starting with `/`.
     pub target: String,

@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The body of a response is not read: the status decides.
 const MAX_BODY: usize = 0;
 
-/// Resolves host names.
+/// Resolves host names before a request, so that the caller can reject addresses that are not allowed.
 #[async_trait]
 pub trait Resolver: Send + Sync + fmt::Debug + 'static {
     /// Resolves the addresses of a host name.

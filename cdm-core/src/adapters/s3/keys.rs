@@ -19,7 +19,7 @@ pub(super) enum Entry<'a> {
     Object(&'a str),
     /// A version of an object, or a delete marker.
     Version(&'a str, &'a str),
-    /// An unfinished upload.
+    /// A multipart upload that was neither completed nor aborted.
     Upload(&'a str, &'a str),
 }
 

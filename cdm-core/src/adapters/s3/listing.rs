@@ -59,7 +59,7 @@ impl S3Objects {
         }
     }
 
-    /// Lists unfinished uploads.
+    /// Lists multipart uploads that were neither completed nor aborted.
     async fn uploads(
         &self,
         prefix: &str,

@@ -8,7 +8,7 @@ use crate::ports::{StoreError, WriteError};
 pub(super) enum Failure {
     /// The change was rejected.
     Refused(WriteError),
-    /// A statement failed.
+    /// SQLite failed to execute a statement.
     Sql(sqlx::Error),
 }
 
