@@ -72,7 +72,7 @@ impl Printer {
         self.text(&text)
     }
 
-    /// Prints a list; `more` says whether it has further items.
+    /// Prints a list; `more` states whether it has further items.
     ///
     /// # Errors
     /// When standard output cannot be written.

@@ -25,7 +25,7 @@ impl Hostname {
     /// Checked first, before any expensive processing. Characters that the mapping later ignores, such as soft
     /// hyphens, count toward the length.
     const RULES_AS_WRITTEN: &[Rule] = &[
-        (|text| !text.is_empty(), "a hostname is not empty"),
+        (|text| !text.is_empty(), "a hostname must not be empty"),
         (|text| text.len() <= 1024, "a hostname is written in at most 1024 bytes"),
         (
             |text| !text.contains("://"),

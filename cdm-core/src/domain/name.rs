@@ -161,7 +161,7 @@ verbatim_name!(
     SiteId,
     "a site id",
     [
-        (|text| !text.is_empty(), "a site id is not empty"),
+        (|text| !text.is_empty(), "a site id must not be empty"),
         (|text| at_most(text, 32), "a site id has at most 32 characters"),
         (
             |text| text.bytes().all(|b| is_lower_alphanumeric(b) || b == b'-'),
@@ -185,7 +185,7 @@ verbatim_name!(
     Theme,
     "a theme",
     [
-        (|text| !text.is_empty(), "a theme is not empty"),
+        (|text| !text.is_empty(), "a theme must not be empty"),
         (|text| at_most(text, 100), "a theme has at most 100 characters"),
         (
             |text| text.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b)),
@@ -208,7 +208,7 @@ verbatim_name!(
     SiteName,
     "a site name",
     [
-        (|text| !text.is_empty(), "a site name is not empty"),
+        (|text| !text.is_empty(), "a site name must not be empty"),
         (|text| at_most(text, 200), "a site name has at most 200 characters"),
         (
             |text| text.trim().len() == text.len(),
@@ -237,7 +237,7 @@ verbatim_name!(
     Actor,
     "an actor",
     [
-        (|text| !text.is_empty(), "an actor is not empty"),
+        (|text| !text.is_empty(), "an actor must not be empty"),
         (|text| at_most(text, 100), "an actor has at most 100 characters"),
         (
             |text| text.bytes().all(|b| b == b' ' || b.is_ascii_graphic()),
@@ -277,7 +277,7 @@ verbatim_name!(
     UserName,
     "a user name",
     [
-        (|text| !text.is_empty(), "a user name is not empty"),
+        (|text| !text.is_empty(), "a user name must not be empty"),
         (|text| at_most(text, 64), "a user name has at most 64 characters"),
         (
             |text| text.bytes().all(|b| is_lower_alphanumeric(b) || b"._@-".contains(&b)),
@@ -307,7 +307,7 @@ verbatim_name!(
     IdempotencyKey,
     "an idempotency key",
     [
-        (|text| !text.is_empty(), "an idempotency key is not empty"),
+        (|text| !text.is_empty(), "an idempotency key must not be empty"),
         (|text| at_most(text, 255), "an idempotency key has at most 255 characters"),
         (
             |text| text.bytes().all(|b| b.is_ascii_graphic()),

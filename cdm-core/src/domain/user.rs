@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::name::NameError;
 use super::{Actor, Role, Timestamp, TokenHash, Uid, UserName};
 
-/// All users, removed ones included, and their sessions.
+/// All users, including removed users, and their sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Users {
-    /// The users in the order of creation, including removed ones.
+    /// The users in the order of creation, including removed users.
     pub list: Vec<User>,
     /// The sessions, oldest first. Some may have ended.
     pub sessions: Vec<Session>,
@@ -194,7 +194,7 @@ impl User {
 }
 
 impl Users {
-    /// The maximum number of users, not counting removed ones.
+    /// The maximum number of users, without removed users.
     pub const MOST: usize = 200;
     /// The maximum number of names that are ever given.
     pub const MOST_NAMES: usize = 1_000;

@@ -55,8 +55,8 @@ pub struct StepTimeouts {
 }
 
 impl StepTimeouts {
-    /// The least value of `denied`, 5 min: an API server that has just started, or a permission that was just granted,
-    /// is denied for minutes.
+    /// The least value of `denied`, 5 min: after an API server has started or a permission was granted, calls can be
+    /// denied for minutes.
     pub const MIN_DENIED: Duration = Duration::from_secs(300);
 
     /// Returns the timeout of the step of this name while a backend is unavailable or throttles.

@@ -111,7 +111,7 @@ impl Access {
         let allowed = request.may(Action::CreateToken).and_then(|()| {
             Token::name(new.name.as_str())?;
             if expires_at.is_some_and(|end| end <= now) {
-                return Err(ManagerError::Invalid("a token expires in the future".to_owned()));
+                return Err(ManagerError::Invalid("the expiry of a token must be in the future".to_owned()));
             }
             Ok(())
         });

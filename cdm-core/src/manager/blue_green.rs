@@ -1,4 +1,4 @@
-//! Requests about the two services: select, deploy, roll back and mark digests.
+//! Selects the active canary, deploys and rolls back images, and marks digests.
 
 use super::submit::{Decision, queued_event};
 use super::{Accepted, Action, Manager, ManagerError, Request};
@@ -11,7 +11,7 @@ use crate::domain::{
 };
 use crate::ports::{Canary, Mutation, ServiceView, SiteQuery, WriteBatch};
 
-/// A request to deploy an image.
+/// The image to deploy, and the service that is to run it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeployRequest {
     /// The digest of the image to deploy.

@@ -1,4 +1,4 @@
-//! Requests about operations, and reads of the audit log and the event feed.
+//! Lists, retries and cancels operations, and reads the audit log and the event feed.
 
 use super::blue_green::Image;
 use super::submit::Decision;

@@ -1,5 +1,5 @@
-//! Requests about users, and their sessions. The frontend hashes and compares passwords; this module handles only the
-//! hashes.
+//! Creates, changes and removes users and their sessions. The frontend hashes and compares passwords; this module
+//! handles only the hashes.
 
 use secrecy::{ExposeSecret, SecretString};
 

@@ -24,7 +24,7 @@ const LIMIT: usize = 1_000;
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectsError {
     /// The directory cannot be created or written.
-    #[error("the directory `{}` cannot be created or written; give this process's user access to it", path.display())]
+    #[error("the directory `{}` cannot be created or written; grant the user of this process access to it", path.display())]
     Directory {
         /// The path of the directory.
         path: PathBuf,

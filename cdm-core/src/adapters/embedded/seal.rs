@@ -50,7 +50,7 @@ pub enum KeyError {
         path: PathBuf,
     },
     /// The key cannot be read or created.
-    #[error("`{}` cannot be read or created; give this process's user access to its directory", path.display())]
+    #[error("`{}` cannot be read or created; grant the user of this process access to its directory", path.display())]
     File {
         /// The path of the key file.
         path: PathBuf,

@@ -71,7 +71,7 @@ struct BackendReference {
 
 impl Kind for HTTPRoute {}
 
-/// The object of a route, which is another owner's unless its labels say otherwise.
+/// The object of a route, which belongs to another owner unless it has the labels of CDM.
 #[derive(Clone, Debug)]
 pub(super) enum RouteObject {
     Ingress(Ingress),

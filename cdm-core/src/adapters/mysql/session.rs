@@ -134,7 +134,7 @@ impl<'a> Session<'a> {
         Err(Failure::new(ErrorKind::Unavailable, "another call uses the same database at the moment"))
     }
 
-    /// Waits until the server may have processed an earlier statement.
+    /// Sleeps, to give the server time for an earlier statement.
     pub(super) async fn pause(&self, duration: Duration) {
         self.clock.sleep_until(self.clock.monotonic().after(duration)).await;
     }

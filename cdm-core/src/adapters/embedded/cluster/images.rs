@@ -73,7 +73,7 @@ impl Images {
         Ok(Self(images))
     }
 
-    /// Returns the properties of an image; the default ones if it was not declared.
+    /// Returns the properties of an image; the default properties if it was not declared.
     pub(super) fn of(&self, digest: Digest) -> ImageSpec {
         self.0.get(&digest).cloned().unwrap_or_default()
     }
