@@ -12,11 +12,11 @@ pub struct Digest([u8; 32]);
 impl Digest {
     const ALGORITHM: &str = "sha256:";
 
-    const LENGTH: &str = "a digest is 64 hexadecimal digits, alone or after sha256:";
+    const LENGTH: &str = "a digest must be 64 hexadecimal digits, alone or after sha256:";
     /// Applied to the text after the optional `sha256:`.
     const RULES: &[Rule] = &[
         (|digits| digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()), Self::LENGTH),
-        (|digits| !digits.bytes().any(|b| b.is_ascii_uppercase()), "a digest is written in lower case"),
+        (|digits| !digits.bytes().any(|b| b.is_ascii_uppercase()), "a digest must be written in lower case"),
     ];
 
     /// Parses a digest, with or without the prefix `sha256:`.
@@ -68,7 +68,7 @@ impl Digest {
         let digest = match digest.starts_with(Self::ALGORITHM) {
             true => Self::parse(digest).map_err(ImageError::Digest)?,
             false => {
-                let rule = "an image reference ends with `@sha256:` and 64 hexadecimal digits";
+                let rule = "an image reference must end with `@sha256:` and 64 hexadecimal digits";
                 return Err(ImageError::Digest(NameError::new("an image", rule, text)));
             }
         };

@@ -69,7 +69,7 @@ impl Freeze {
         let text = text.trim();
         let printable = !text.chars().any(char::is_control);
         if text.is_empty() || !printable || text.chars().count() > Self::LONGEST {
-            return Err(NameError::new("a reason", "a reason is 1 to 500 printable characters", text));
+            return Err(NameError::new("a reason", "a reason must be 1 to 500 printable characters", text));
         }
         Ok(text.to_owned())
     }

@@ -26,37 +26,37 @@ impl Hostname {
     /// hyphens, count toward the length.
     const RULES_AS_WRITTEN: &[Rule] = &[
         (|text| !text.is_empty(), "a hostname must not be empty"),
-        (|text| text.len() <= 1024, "a hostname is written in at most 1024 bytes"),
+        (|text| text.len() <= 1024, "a hostname must be written in at most 1024 bytes"),
         (
             |text| !text.contains("://"),
-            "a hostname has no scheme: remove everything up to and including `://`",
+            "a hostname must not have a scheme: remove everything up to and including `://`",
         ),
         (
             |text| !text.contains(['/', '?', '#']),
-            "a hostname has no path and no query: leave out the first `/`, `?` or `#` and all after it",
+            "a hostname must not have a path or a query: leave out the first `/`, `?` or `#` and all after it",
         ),
     ];
 
     /// Checked on the ASCII form, so that full-width and other mapped spellings cannot bypass the rules.
     const RULES: &[Rule] = &[
-        (|ascii| !ascii.contains('*'), "a hostname is not a wildcard"),
-        (|ascii| !is_ip_literal(ascii), "a hostname is not an IP address"),
-        (|ascii| !ascii.contains(':'), "a hostname has no port: leave out the `:` and all after it"),
+        (|ascii| !ascii.contains('*'), "a hostname must not be a wildcard"),
+        (|ascii| !is_ip_literal(ascii), "a hostname must not be an IP address"),
+        (|ascii| !ascii.contains(':'), "a hostname must not have a port: leave out the `:` and all after it"),
         (
             |ascii| ascii.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.'),
-            "a hostname contains only letters, digits, hyphens and dots",
+            "a hostname must contain only letters, digits, hyphens and dots",
         ),
-        (|ascii| ascii.split('.').all(|label| !label.is_empty()), "a hostname has no empty label"),
+        (|ascii| ascii.split('.').all(|label| !label.is_empty()), "a hostname must not have an empty label"),
         (
             |ascii| ascii.split('.').all(|label| label.len() <= 63),
-            "a label of a hostname has at most 63 characters",
+            "a label of a hostname must have at most 63 characters",
         ),
-        (|ascii| ascii.len() <= 253, "a hostname has at most 253 characters"),
+        (|ascii| ascii.len() <= 253, "a hostname must have at most 253 characters"),
         (
             |ascii| !ascii.split('.').any(|label| label.starts_with('-') || label.ends_with('-')),
-            "a label of a hostname neither begins nor ends with a hyphen",
+            "a label of a hostname must neither begin nor end with a hyphen",
         ),
-        (|ascii| ascii.contains('.'), "a hostname has at least two labels"),
+        (|ascii| ascii.contains('.'), "a hostname must have at least two labels"),
         (is_stable, NOT_IDNA),
     ];
 
@@ -123,10 +123,10 @@ impl Hostnames {
     pub fn parse(names: &[impl AsRef<str>], canonical: &str) -> Result<Self, NameError> {
         const KIND: &str = "a list of hostnames";
         if names.is_empty() {
-            return Err(NameError::new(KIND, "a site has at least one hostname", ""));
+            return Err(NameError::new(KIND, "a site must have at least one hostname", ""));
         }
         if let Some(excess) = names.get(Self::MOST) {
-            return Err(NameError::new(KIND, "a site has at most 16 hostnames", excess.as_ref()));
+            return Err(NameError::new(KIND, "a site must have at most 16 hostnames", excess.as_ref()));
         }
         let mut all = Vec::with_capacity(names.len());
         for name in names {
@@ -141,7 +141,7 @@ impl Hostnames {
         const CANONICAL: &str = "a canonical hostname";
         let hostname = Hostname::parse_as(CANONICAL, canonical)?;
         if !all.contains(&hostname) {
-            let rule = "a canonical hostname is one of the site's hostnames";
+            let rule = "a canonical hostname must be one of the site's hostnames";
             return Err(NameError::new(CANONICAL, rule, canonical));
         }
         Ok(Self { all: all.into(), canonical: hostname })

@@ -40,7 +40,7 @@ impl NameError {
         self.what
     }
 
-    /// Returns the rule that was broken, such as `a site id has at most 32 characters`.
+    /// Returns the rule that was broken, such as `a site id must have at most 32 characters`.
     pub fn rule(&self) -> &'static str {
         self.rule
     }
@@ -155,24 +155,24 @@ verbatim_name!(
     ///
     /// assert_eq!(SiteId::parse("shop-2")?.as_str(), "shop-2");
     /// let error = SiteId::parse("Shop").unwrap_err();
-    /// assert_eq!(error.rule(), "a site id contains only lower-case ASCII letters, digits and hyphens");
+    /// assert_eq!(error.rule(), "a site id must contain only lower-case ASCII letters, digits and hyphens");
     /// # Ok::<(), cdm_core::domain::NameError>(())
     /// ```
     SiteId,
     "a site id",
     [
         (|text| !text.is_empty(), "a site id must not be empty"),
-        (|text| at_most(text, 32), "a site id has at most 32 characters"),
+        (|text| at_most(text, 32), "a site id must have at most 32 characters"),
         (
             |text| text.bytes().all(|b| is_lower_alphanumeric(b) || b == b'-'),
-            "a site id contains only lower-case ASCII letters, digits and hyphens",
+            "a site id must contain only lower-case ASCII letters, digits and hyphens",
         ),
         (
             |text| text.starts_with(|c: char| c.is_ascii_lowercase()),
-            "a site id begins with a letter",
+            "a site id must begin with a letter",
         ),
-        (|text| !text.ends_with('-'), "a site id does not end with a hyphen"),
-        (|text| !text.contains("--"), "a site id has no two hyphens in a row"),
+        (|text| !text.ends_with('-'), "a site id must not end with a hyphen"),
+        (|text| !text.contains("--"), "a site id must not have two hyphens in a row"),
     ]
 );
 
@@ -186,14 +186,14 @@ verbatim_name!(
     "a theme",
     [
         (|text| !text.is_empty(), "a theme must not be empty"),
-        (|text| at_most(text, 100), "a theme has at most 100 characters"),
+        (|text| at_most(text, 100), "a theme must have at most 100 characters"),
         (
             |text| text.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b)),
-            "a theme is named as its directory is: ASCII letters, digits, dots, underscores and hyphens",
+            "a theme must be named like its directory: ASCII letters, digits, dots, underscores and hyphens",
         ),
         (
             |text| text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'),
-            "a theme begins with a letter, a digit or an underscore",
+            "a theme must begin with a letter, a digit or an underscore",
         ),
     ]
 );
@@ -209,23 +209,23 @@ verbatim_name!(
     "a site name",
     [
         (|text| !text.is_empty(), "a site name must not be empty"),
-        (|text| at_most(text, 200), "a site name has at most 200 characters"),
+        (|text| at_most(text, 200), "a site name must have at most 200 characters"),
         (
             |text| text.trim().len() == text.len(),
-            "a site name neither begins nor ends with white space",
+            "a site name must neither begin nor end with white space",
         ),
         (
             |text| !text.starts_with(is_combining),
-            "a site name does not begin with a combining mark",
+            "a site name must not begin with a combining mark",
         ),
         (
             |text| text.chars().all(|c| is_printable(c) || is_no_break_space(c) || is_joiner(c)),
-            "a site name contains only printable characters: no control, direction or zero-width characters, \
+            "a site name must contain only printable characters: no control, direction or zero-width characters, \
              and no space but U+0020 and the no-break spaces",
         ),
         (
             joiners_join,
-            "a joiner (U+200C, U+200D) in a site name is within a word of a script that needs it, or within an emoji",
+            "a joiner (U+200C, U+200D) in a site name must be in a word of a script that needs it, or in an emoji",
         ),
     ]
 );
@@ -238,14 +238,14 @@ verbatim_name!(
     "an actor",
     [
         (|text| !text.is_empty(), "an actor must not be empty"),
-        (|text| at_most(text, 100), "an actor has at most 100 characters"),
+        (|text| at_most(text, 100), "an actor must have at most 100 characters"),
         (
             |text| text.bytes().all(|b| b == b' ' || b.is_ascii_graphic()),
-            "an actor contains only printable ASCII characters",
+            "an actor must contain only printable ASCII characters",
         ),
         (
             |text| text.trim().len() == text.len(),
-            "an actor neither begins nor ends with white space",
+            "an actor must neither begin nor end with white space",
         ),
     ]
 );
@@ -278,17 +278,17 @@ verbatim_name!(
     "a user name",
     [
         (|text| !text.is_empty(), "a user name must not be empty"),
-        (|text| at_most(text, 64), "a user name has at most 64 characters"),
+        (|text| at_most(text, 64), "a user name must have at most 64 characters"),
         (
             |text| text.bytes().all(|b| is_lower_alphanumeric(b) || b"._@-".contains(&b)),
-            "a user name contains only lower-case ASCII letters, digits, dots, underscores, hyphens and `@`",
+            "a user name must contain only lower-case ASCII letters, digits, dots, underscores, hyphens and `@`",
         ),
         (
             |text| {
                 let ends = [text.bytes().next(), text.bytes().next_back()];
                 ends.iter().flatten().all(|end| is_lower_alphanumeric(*end))
             },
-            "a user name begins and ends with a letter or a digit",
+            "a user name must begin and end with a letter or a digit",
         ),
     ]
 );
@@ -308,10 +308,10 @@ verbatim_name!(
     "an idempotency key",
     [
         (|text| !text.is_empty(), "an idempotency key must not be empty"),
-        (|text| at_most(text, 255), "an idempotency key has at most 255 characters"),
+        (|text| at_most(text, 255), "an idempotency key must have at most 255 characters"),
         (
             |text| text.bytes().all(|b| b.is_ascii_graphic()),
-            "an idempotency key contains only visible ASCII characters, and no space",
+            "an idempotency key must contain only visible ASCII characters, and no space",
         ),
     ]
 );

@@ -142,18 +142,18 @@ pub fn judge_bootstrap(text: &str) -> Result<(), NameError> {
     let refuse = |rule| Err(NameError::new("an administrator's token", rule, "…"));
     let characters: Vec<char> = text.chars().collect();
     if characters.len() < 32 {
-        return refuse("it has at least 32 characters");
+        return refuse("it must have at least 32 characters");
     }
     let mut different = characters.clone();
     different.sort_unstable();
     different.dedup();
     if different.len() < 8 {
-        return refuse("it has at least 8 different characters; make one with: openssl rand -hex 32");
+        return refuse("it must have at least 8 different characters; make one with: openssl rand -hex 32");
     }
     let repeats =
         |period: usize| characters.iter().skip(period).eq(characters.iter().take(characters.len() - period));
     if (1..=characters.len() / 2).any(repeats) {
-        return refuse("it is not a repetition of a shorter text; make one with: openssl rand -hex 32");
+        return refuse("it must not be a repetition of a shorter text; make one with: openssl rand -hex 32");
     }
     Ok(())
 }

@@ -21,9 +21,9 @@ impl Uid {
         (|text| text.len() == Self::LENGTH, "a uid has exactly 26 characters"),
         (
             |text| text.bytes().all(|b| digit(b).is_some()),
-            "a uid contains only digits and lower-case letters other than i, l, o and u",
+            "a uid must contain only digits and lower-case letters other than i, l, o and u",
         ),
-        (|text| text < "8", "a uid begins with a digit from 0 to 7"),
+        (|text| text < "8", "a uid must begin with a digit from 0 to 7"),
     ];
 
     /// The uid with all bits zero, which is never generated.

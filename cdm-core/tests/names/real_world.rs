@@ -47,10 +47,10 @@ fn theme_directories() {
     ];
     let refused = [
         // WordPress.com stores its themes in subfolders.
-        ("pub/twentyseventeen", "named as its directory is"),
-        ("Divi Child Theme", "named as its directory is"),
-        (".DS_Store", "begins with a letter, a digit or an underscore"),
-        ("Avada.zip?dl=1", "named as its directory is"),
+        ("pub/twentyseventeen", "named like its directory"),
+        ("Divi Child Theme", "named like its directory"),
+        (".DS_Store", "must begin with a letter, a digit or an underscore"),
+        ("Avada.zip?dl=1", "named like its directory"),
     ];
     for text in accepted {
         assert_eq!(Theme::parse(text).as_ref().map(Theme::as_str), Ok(text));
@@ -205,18 +205,18 @@ fn hostnames() {
         ("ตัวอย่าง.ไทย", "xn--72c1a1bt4awk9o.xn--o3cw4h"),
     ];
     let refused = [
-        ("https://wordpress.com", "no scheme"),
-        ("http://www.heise.de/news/", "no scheme"),
-        ("www.spiegel.de/", "no path"),
-        ("wordpress.org/plugins", "no path"),
-        ("news.ycombinator.com:443", "no port"),
-        ("*.github.io", "not a wildcard"),
+        ("https://wordpress.com", "must not have a scheme"),
+        ("http://www.heise.de/news/", "must not have a scheme"),
+        ("www.spiegel.de/", "must not have a path"),
+        ("wordpress.org/plugins", "must not have a path"),
+        ("news.ycombinator.com:443", "must not have a port"),
+        ("*.github.io", "must not be a wildcard"),
         ("_dmarc.google.com", "only letters, digits, hyphens and dots"),
         ("my_shop.myshopify.com", "only letters, digits, hyphens and dots"),
         ("webmaster@php.net", "only letters, digits, hyphens and dots"),
-        ("-foo.tumblr.com", "neither begins nor ends with a hyphen"),
-        ("203.0.113.25", "not an IP address"),
-        ("[2001:db8::25]", "not an IP address"),
+        ("-foo.tumblr.com", "must neither begin nor end with a hyphen"),
+        ("203.0.113.25", "must not be an IP address"),
+        ("[2001:db8::25]", "must not be an IP address"),
         ("localhost", "at least two labels"),
         ("xn--a.de", "valid in IDNA"),
     ];
@@ -273,8 +273,8 @@ fn site_titles() {
         ("\u{feff}Blog", "no control, direction"),
         ("Shop\u{200b}", "no control, direction"),
         ("Ad\u{200d}min", "a joiner"),
-        (" Blog", "neither begins nor ends with white space"),
-        ("Blog\u{a0}", "neither begins nor ends with white space"),
+        (" Blog", "must neither begin nor end with white space"),
+        ("Blog\u{a0}", "must neither begin nor end with white space"),
     ];
     for text in accepted {
         assert_eq!(SiteName::parse(text).as_ref().map(SiteName::as_str), Ok(text));

@@ -28,7 +28,7 @@ fn hostile_site_ids_are_rejected_by_rule() {
     assert_rejected(
         SiteId::parse,
         &[
-            ("", "not empty"),
+            ("", "must not be empty"),
             ("../x", CHARACTERS),
             ("..", CHARACTERS),
             ("%2e%2e", CHARACTERS),
@@ -48,10 +48,10 @@ fn hostile_site_ids_are_rejected_by_rule() {
             ("\u{ff41}cme", CHARACTERS),
             ("a\u{200b}b", CHARACTERS),
             ("a\u{661}", CHARACTERS),
-            ("-a", "begins with a letter"),
-            ("-", "begins with a letter"),
-            ("1a", "begins with a letter"),
-            ("a-", "does not end with a hyphen"),
+            ("-a", "must begin with a letter"),
+            ("-", "must begin with a letter"),
+            ("1a", "must begin with a letter"),
+            ("a-", "must not end with a hyphen"),
         ],
     );
 }
@@ -60,11 +60,11 @@ fn hostile_site_ids_are_rejected_by_rule() {
 fn hostile_themes_are_rejected_by_rule() {
     let too_long = "a".repeat(101);
     const CHARACTERS: &str = "ASCII letters, digits, dots, underscores and hyphens";
-    const FIRST: &str = "begins with a letter, a digit or an underscore";
+    const FIRST: &str = "must begin with a letter, a digit or an underscore";
     assert_rejected(
         Theme::parse,
         &[
-            ("", "not empty"),
+            ("", "must not be empty"),
             ("../x", CHARACTERS),
             ("a/../b", CHARACTERS),
             (".", FIRST),
@@ -90,12 +90,12 @@ fn hostile_themes_are_rejected_by_rule() {
 fn hostile_site_names_are_rejected_by_rule() {
     let too_long = "é".repeat(201);
     const PRINTABLE: &str = "only printable characters";
-    const ENDS: &str = "neither begins nor ends with white space";
+    const ENDS: &str = "must neither begin nor end with white space";
     const JOINER: &str = "a joiner (U+200C, U+200D)";
     assert_rejected(
         SiteName::parse,
         &[
-            ("", "not empty"),
+            ("", "must not be empty"),
             (&too_long, "at most 200 characters"),
             (" a", ENDS),
             ("a\n", ENDS),
@@ -144,7 +144,7 @@ fn hostile_actors_and_keys_are_rejected_by_rule() {
     assert_rejected(
         Actor::parse,
         &[
-            ("", "not empty"),
+            ("", "must not be empty"),
             (" ", "white space"),
             ("ada ", "white space"),
             ("a\nlevel=info", "printable ASCII"),
@@ -156,7 +156,7 @@ fn hostile_actors_and_keys_are_rejected_by_rule() {
     assert_rejected(
         IdempotencyKey::parse,
         &[
-            ("", "not empty"),
+            ("", "must not be empty"),
             ("a b", "visible ASCII"),
             ("a\r\nb", "visible ASCII"),
             ("a\0", "visible ASCII"),
@@ -184,17 +184,17 @@ fn hostile_hostnames_are_rejected_by_rule() {
     for accepted in [&longest, &format!("{longest}."), &longest_label] {
         assert!(Hostname::parse(accepted).is_ok(), "{accepted}");
     }
-    const ADDRESS: &str = "not an IP address";
+    const ADDRESS: &str = "must not be an IP address";
     const CHARACTERS: &str = "only letters, digits, hyphens and dots";
-    const EMPTY_LABEL: &str = "no empty label";
-    const HYPHEN: &str = "neither begins nor ends with a hyphen";
+    const EMPTY_LABEL: &str = "must not have an empty label";
+    const HYPHEN: &str = "must neither begin nor end with a hyphen";
     const IDNA: &str = "valid in IDNA (UTS 46)";
     const TWO_LABELS: &str = "at least two labels";
-    const WILDCARD: &str = "not a wildcard";
+    const WILDCARD: &str = "must not be a wildcard";
     assert_rejected(
         Hostname::parse,
         &[
-            ("", "not empty"),
+            ("", "must not be empty"),
             (".", EMPTY_LABEL),
             ("..", EMPTY_LABEL),
             ("a..b", EMPTY_LABEL),
@@ -222,8 +222,8 @@ fn hostile_hostnames_are_rejected_by_rule() {
             ("::1", ADDRESS),
             ("fe80::1", ADDRESS),
             ("[v1.a]", ADDRESS),
-            ("example.com:80", "no port"),
-            ("example.com\u{ff1a}80", "no port"),
+            ("example.com:80", "must not have a port"),
+            ("example.com\u{ff1a}80", "must not have a port"),
             ("exa mple.com", CHARACTERS),
             ("exa\u{a0}mple.com", CHARACTERS),
             (" example.com", CHARACTERS),
@@ -231,12 +231,12 @@ fn hostile_hostnames_are_rejected_by_rule() {
             ("example\0.com", CHARACTERS),
             ("example.com\0", CHARACTERS),
             ("user@example.com", CHARACTERS),
-            ("example.com/..", "no path"),
-            ("example.com/", "no path"),
-            ("example.com?a", "no path"),
-            ("example.com:8080/a", "no path"),
-            ("https://example.com", "no scheme"),
-            ("https://example.com:8443/a:b", "no scheme"),
+            ("example.com/..", "must not have a path"),
+            ("example.com/", "must not have a path"),
+            ("example.com?a", "must not have a path"),
+            ("example.com:8080/a", "must not have a path"),
+            ("https://example.com", "must not have a scheme"),
+            ("https://example.com:8443/a:b", "must not have a scheme"),
             ("\u{2100}.example", CHARACTERS),
             ("a_b.example", CHARACTERS),
             ("a%2eb.example", CHARACTERS),
@@ -325,9 +325,9 @@ fn hostnames_are_one_to_sixteen_distinct_and_contain_the_canonical_one() {
     let excess = Hostnames::parse(&seventeen, "n0.example").map_err(|error| error.to_string());
     assert_eq!(
         excess,
-        Err("a list of hostnames \"n16.example\" is refused: a site has at most 16 hostnames".into())
+        Err("a list of hostnames \"n16.example\" is refused: a site must have at most 16 hostnames".into())
     );
-    assert_eq!(refused(&[], "a.example"), ("a list of hostnames", "a site has at least one hostname"));
+    assert_eq!(refused(&[], "a.example"), ("a list of hostnames", "a site must have at least one hostname"));
     assert_eq!(
         refused(&["a.example", "A.example."], "a.example"),
         ("a hostname", "a site has each hostname once")
@@ -338,10 +338,10 @@ fn hostnames_are_one_to_sixteen_distinct_and_contain_the_canonical_one() {
     );
     assert_eq!(
         refused(&["a.example"], "b.example"),
-        ("a canonical hostname", "a canonical hostname is one of the site's hostnames")
+        ("a canonical hostname", "a canonical hostname must be one of the site's hostnames")
     );
     assert_eq!(refused(&["a.example"], "10.0.0.1").0, "a canonical hostname");
-    assert_eq!(refused(&["a.example", "*.b.example"], "a.example").1, "a hostname is not a wildcard");
+    assert_eq!(refused(&["a.example", "*.b.example"], "a.example").1, "a hostname must not be a wildcard");
 }
 
 #[test]
@@ -388,8 +388,8 @@ fn hostile_uids_are_rejected_by_rule() {
             ("0123456789ABCDEFGHJKMNPQRS", "only digits and lower-case letters"),
             ("0123456789abcdefghjkmnpqr\n", "only digits and lower-case letters"),
             ("0123456789abcdefghjkmnpq\u{430}", "only digits and lower-case letters"),
-            ("8zzzzzzzzzzzzzzzzzzzzzzzzz", "begins with a digit from 0 to 7"),
-            ("a0000000000000000000000000", "begins with a digit from 0 to 7"),
+            ("8zzzzzzzzzzzzzzzzzzzzzzzzz", "must begin with a digit from 0 to 7"),
+            ("a0000000000000000000000000", "must begin with a digit from 0 to 7"),
         ],
     );
     assert_eq!(Uid::from_parts(0, 0).to_string(), "00000000000000000000000000");
@@ -403,7 +403,7 @@ fn an_error_shows_the_input_escaped_and_truncated() {
     let error = SiteId::parse("a\n\u{202e}\"").expect_err("not an id");
     assert_eq!(
         error.to_string(),
-        r#"a site id "a\n\u{202e}\"" is refused: a site id contains only lower-case ASCII letters, digits and hyphens"#
+        r#"a site id "a\n\u{202e}\"" is refused: a site id must contain only lower-case ASCII letters, digits and hyphens"#
     );
     assert_eq!(error.what(), "a site id");
 

@@ -69,25 +69,25 @@ impl Receiver {
         let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
         let invalid = |rule| NameError::new(KIND, rule, scheme);
         if text.len() > Self::LONGEST {
-            return Err(invalid("a webhook's address has at most 1000 characters"));
+            return Err(invalid("a webhook's address must have at most 1000 characters"));
         }
         if !text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
             return Err(invalid(
-                "a webhook's address is visible ASCII without backslashes; write other names in Punycode",
+                "a webhook's address must be visible ASCII without backslashes; write other names in Punycode",
             ));
         }
         let tls = match scheme {
             "https" => true,
             "http" => false,
-            _ => return Err(invalid("a webhook's address begins with https://")),
+            _ => return Err(invalid("a webhook's address must begin with https://")),
         };
         let rest = &text[scheme.len() + "://".len()..];
         let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if authority.contains('@') {
-            return Err(invalid("a webhook's address has no user and no password"));
+            return Err(invalid("a webhook's address must not have a user or a password"));
         }
         if target.contains('#') {
-            return Err(invalid("a webhook's address has no fragment"));
+            return Err(invalid("a webhook's address must not have a fragment"));
         }
         let (host, explicit_port) = match authority.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
@@ -96,19 +96,19 @@ impl Receiver {
         let default_port = if tls { 443 } else { 80 };
         let port = explicit_port
             .map_or(Some(default_port), port)
-            .ok_or_else(|| invalid("the port of a webhook's address is from 1 to 65535"))?;
+            .ok_or_else(|| invalid("the port of a webhook's address must be from 1 to 65535"))?;
         let matches = |entry: &Allowed| (entry.tls, entry.host.as_str(), entry.port) == (tls, host, port);
         let listed = allowed.iter().any(matches);
         if !listed {
             if !tls {
-                return Err(invalid("a webhook's address begins with https://"));
+                return Err(invalid("a webhook's address must begin with https://"));
             }
             // Only lowercase is accepted, so that each address has one spelling.
             let name = Hostname::parse(host).ok().filter(|name| name.as_str() == host);
             if name.is_none() {
                 return Err(invalid(
-                    "the host of a webhook's address is a lowercase name that contains a dot, does not end with one, \
-                    and is not an IP address; the configuration can allow other hosts",
+                    "the host of a webhook's address must be a lowercase name that contains a dot, does not end with \
+                    one, and is not an IP address; the configuration can allow other hosts",
                 ));
             }
         }
