@@ -1,8 +1,7 @@
 //! Selects the embedded or the cloud backend for each port.
 
-use super::config::{ConfigError, Environment};
-use super::file::RawBackends;
-use super::sources::{Setting, pick};
+use super::file::RawConfig;
+use super::sources::{ConfigError, Environment, Setting};
 
 /// The kind of backend behind a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,23 +60,14 @@ impl BackendSelection {
     }
 
     /// Reads the backend of all ports (`CDM_BACKEND`, `backend`), and the ports for which the file names another.
-    pub(super) fn resolve(
-        environment: Environment<'_>,
-        all: Option<String>,
-        overrides: RawBackends,
-    ) -> Result<Self, ConfigError> {
-        let parse =
-            |(key, text): Setting| BackendKind::parse(&text).map_err(|message| ConfigError { key, message });
-        let all = pick(environment, "CDM_BACKEND", "backend", all).map(parse).transpose()?;
-        let all = all.unwrap_or(BackendKind::Embedded);
-        let backend_of = |port: &str, text: Option<String>| {
-            text.map_or(Ok(all), |text| parse((format!("backends.{port}"), text)))
-        };
+    pub(super) fn resolve(environment: Environment<'_>, raw: &RawConfig) -> Result<Self, ConfigError> {
+        let all = raw.backend(environment).parsed_by(BackendKind::parse)?.unwrap_or(BackendKind::Embedded);
+        let backend_of = |port: Setting| Ok(port.parsed_by(BackendKind::parse)?.unwrap_or(all));
         Ok(Self {
-            store: backend_of("store", overrides.store)?,
-            secrets: backend_of("secrets", overrides.secrets)?,
-            objects: backend_of("objects", overrides.objects)?,
-            cluster: backend_of("cluster", overrides.cluster)?,
+            store: backend_of(raw.backends.store(environment))?,
+            secrets: backend_of(raw.backends.secrets(environment))?,
+            objects: backend_of(raw.backends.objects(environment))?,
+            cluster: backend_of(raw.backends.cluster(environment))?,
         })
     }
 }

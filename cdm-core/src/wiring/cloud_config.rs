@@ -7,9 +7,8 @@ use hyper::header::HeaderName;
 use secrecy::SecretString;
 
 use super::backend_selection::BackendSelection;
-use super::config::{ConfigError, Environment};
-use super::file::{RawConfig, RawFlush, RawGate, RawKubernetes, RawNames, RawWp};
-use super::sources::{parsed, pick, secret, text};
+use super::file::{RawConfig, RawFlush, RawGate, RawGateway, RawIngress, RawKubernetes, RawNames, RawWp};
+use super::sources::{ConfigError, Environment, Setting};
 
 /// The configuration of the cloud backends.
 #[derive(Clone, Debug)]
@@ -71,26 +70,23 @@ pub struct GateConfig {
 }
 
 impl GateConfig {
-    fn resolve(environment: Environment<'_>, raw: RawGate) -> Result<Self, ConfigError> {
-        let route = pick(environment, "CDM_GATE_ADDRESS", "gate.address", raw.address);
-        let services = match (raw.blue, raw.green) {
-            (Some(blue), Some(green)) => Some([address("gate.blue", blue)?, address("gate.green", green)?]),
+    fn resolve(environment: Environment<'_>, raw: &RawGate) -> Result<Self, ConfigError> {
+        let (blue, green) = (raw.blue(environment), raw.green(environment));
+        let services = match (blue.parsed_by(address)?, green.parsed_by(address)?) {
+            (Some(blue), Some(green)) => Some([blue, green]),
             (None, None) => None,
             (Some(_), None) | (None, Some(_)) => {
-                let message = "must be set together with `gate.green`".to_owned();
-                return Err(ConfigError { key: "gate.blue".to_owned(), message });
+                return Err(blue.error(format!("must be set together with `{}`", green.name())));
             }
         };
-        let header = raw.header.unwrap_or_else(|| "x-cdm-service".to_owned());
-        let invalid = |_| {
-            let message = format!("`{header}` is not a valid header name");
-            ConfigError { key: "gate.header".to_owned(), message }
-        };
+        let header = raw
+            .header(environment)
+            .parsed_by(|name| name.parse().map_err(|_| format!("`{name}` is not a valid header name")))?;
         Ok(Self {
-            address: route.map(|(key, text)| address(&key, text)).transpose()?,
-            private: raw.private.unwrap_or_default(),
+            address: raw.address(environment).parsed_by(address)?,
+            private: raw.private,
             services,
-            header: header.parse().map_err(invalid)?,
+            header: header.unwrap_or(HeaderName::from_static("x-cdm-service")),
         })
     }
 }
@@ -107,20 +103,17 @@ pub struct WpConfig {
 }
 
 impl WpConfig {
-    fn resolve(environment: Environment<'_>, raw: RawWp) -> Result<Self, ConfigError> {
-        let path = match pick(environment, "CDM_WP_PATH", "wp.path", raw.path) {
-            Some((key, path)) if !path.starts_with('/') => {
-                let message = format!(
-                    "`{path}` is not an absolute path in the image, such as `/var/www/html`; remove the setting to use \
-                     the container's working directory"
-                );
-                return Err(ConfigError { key, message });
+    fn resolve(environment: Environment<'_>, raw: &RawWp) -> Result<Self, ConfigError> {
+        let path = raw.path(environment).checked_by(|path| {
+            if path.starts_with('/') {
+                return Ok(());
             }
-            path => path.map(|(_, path)| path),
-        };
-        let allow_root = raw.allow_root.map(|allowed| allowed.to_string());
-        let allow_root = pick(environment, "CDM_WP_ALLOW_ROOT", "wp.allow_root", allow_root);
-        Ok(Self { path, allow_root: parsed(allow_root, "false", "`true` or `false`", |_| true)? })
+            Err(format!(
+                "`{path}` is not an absolute path in the image, such as `/var/www/html`; remove the setting to use \
+                 the container's working directory"
+            ))
+        })?;
+        Ok(Self { path, allow_root: raw.allow_root(environment).flag(false)? })
     }
 }
 
@@ -205,46 +198,30 @@ impl CloudConfig {
         raw: RawConfig,
         backends: &BackendSelection,
     ) -> Result<Self, ConfigError> {
-        let text = |variable: &str, key: &str, from_file, default: &str| {
-            text(environment, variable, key, from_file, default)
-        };
-        let database = raw.database.unwrap_or_default();
-        let url = secret(
-            environment,
-            "CDM_DATABASE_URL",
-            database.url_file.map(|path| ("database.url_file", path)),
-        )?;
-        let aws = raw.aws.unwrap_or_default();
+        let url = raw.database.url_file(environment).secret(environment)?;
         // An object store other than AWS's own usually has no host name for each bucket.
-        let custom_endpoint = aws.endpoint.is_some()
+        let custom_endpoint = raw.aws.endpoint.is_some()
             || ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"].iter().any(|name| environment(name).is_some());
-        let path_style = raw.s3_path_style.map(|path_style: bool| path_style.to_string());
-        let path_style = pick(environment, "CDM_S3_PATH_STYLE", "s3_path_style", path_style);
-        let path_style = parsed(path_style, &custom_endpoint.to_string(), "`true` or `false`", |_| true)?;
+        let bucket = raw.bucket(environment);
         let config = Self {
-            table: text("CDM_TABLE", "table", raw.table, "cdm"),
-            bucket: text("CDM_BUCKET", "bucket", raw.bucket, ""),
-            s3_path_style: path_style,
-            secret_prefix: text("CDM_SECRET_PREFIX", "secret_prefix", raw.secret_prefix, "cdm"),
-            database_url: url.map(|(_, url)| url),
-            database_address: database.address.map(|text| address("database.address", text)).transpose()?,
-            database_user_host: database.user_host.unwrap_or_else(|| "%".to_owned()),
-            aws: AwsConfig { region: aws.region, profile: aws.profile, endpoint: aws.endpoint },
-            gate: GateConfig::resolve(environment, raw.gate.unwrap_or_default())?,
-            kubernetes: KubernetesConfig::resolve(environment, raw.kubernetes.unwrap_or_default())?,
-            wp: WpConfig::resolve(environment, raw.wp.unwrap_or_default())?,
-        };
-        let missing = |key: &str, hint: &str| {
-            Err(ConfigError { key: key.to_owned(), message: format!("is not set; {hint}") })
+            table: raw.table(environment).text_or("cdm"),
+            bucket: bucket.text_or(""),
+            s3_path_style: raw.s3_path_style(environment).flag(custom_endpoint)?,
+            secret_prefix: raw.secret_prefix(environment).text_or("cdm"),
+            database_url: url.value,
+            database_address: raw.database.address(environment).parsed_by(address)?,
+            gate: GateConfig::resolve(environment, &raw.gate)?,
+            wp: WpConfig::resolve(environment, &raw.wp)?,
+            kubernetes: KubernetesConfig::resolve(environment, raw.kubernetes)?,
+            database_user_host: raw.database.user_host.unwrap_or_else(|| "%".to_owned()),
+            aws: AwsConfig { region: raw.aws.region, profile: raw.aws.profile, endpoint: raw.aws.endpoint },
         };
         if backends.objects.is_cloud() && config.bucket.is_empty() {
-            return missing("CDM_BUCKET", "set it to the S3 bucket for site files");
+            return Err(bucket.missing("the S3 bucket for site files"));
         }
         if backends.cluster.is_cloud() && config.database_url.is_none() {
-            return missing(
-                "CDM_DATABASE_URL",
-                "set it to the URL of the database server, `mysql://user:password@host:port/`",
-            );
+            let expected = "the URL of the database server, `mysql://user:password@host:port/`";
+            return Err(ConfigError::missing(url.name, expected));
         }
         Ok(config)
     }
@@ -252,102 +229,69 @@ impl CloudConfig {
 
 impl KubernetesConfig {
     fn resolve(environment: Environment<'_>, raw: RawKubernetes) -> Result<Self, ConfigError> {
-        let text = |variable: &str, key: &str, from_file, default: &str| {
-            text(environment, variable, key, from_file, default)
-        };
-        let (ingress, gateway) = (raw.ingress.unwrap_or_default(), raw.gateway);
-        let routes = match pick(environment, "CDM_ROUTES", "kubernetes.routes", raw.routes) {
-            None => Routes::Ingress { class: ingress.class, tls_secret: ingress.tls_secret },
-            Some((_, kind)) if kind == "ingress" => {
-                Routes::Ingress { class: ingress.class, tls_secret: ingress.tls_secret }
-            }
-            Some((key, kind)) if kind == "httproute" => {
-                let message =
-                    "`httproute` requires `[kubernetes.gateway]` with the `name` of a Gateway".to_owned();
-                let gateway = gateway.ok_or(ConfigError { key, message })?;
-                Routes::HttpRoute {
-                    name: gateway.name,
-                    namespace: gateway.namespace,
-                    section: gateway.section,
-                }
-            }
-            Some((key, kind)) => {
-                return Err(ConfigError {
-                    key,
-                    message: format!("`{kind}` is neither `ingress` nor `httproute`"),
-                });
-            }
-        };
-        let names = |service: &str, names: Option<RawNames>| {
-            let RawNames { deployment, service: name } = names.unwrap_or_default();
+        let security = raw.jobs.security(environment).parsed_by(|security| match security {
+            "restricted" => Ok(true),
+            "as-deployed" => Ok(false),
+            other => Err(format!("`{other}` is neither `restricted` nor `as-deployed`")),
+        })?;
+        let names = |service: &str, names: RawNames| {
             (
-                deployment.unwrap_or_else(|| format!("{service}-deployment")),
-                name.unwrap_or_else(|| service.to_owned()),
+                names.deployment.unwrap_or_else(|| format!("{service}-deployment")),
+                names.service.unwrap_or_else(|| service.to_owned()),
             )
         };
-        let jobs = raw.jobs.unwrap_or_default();
-        let jobs_restricted = match jobs.security.as_deref() {
-            None | Some("restricted") => true,
-            Some("as-deployed") => false,
-            Some(other) => {
-                let message = format!("`{other}` is neither `restricted` nor `as-deployed`");
-                return Err(ConfigError { key: "kubernetes.jobs.security".to_owned(), message });
-            }
-        };
-        let job_service_account = pick(
-            environment,
-            "CDM_JOB_SERVICE_ACCOUNT",
-            "kubernetes.jobs.service_account",
-            jobs.service_account,
-        );
-        let kubeconfig = pick(environment, "KUBECONFIG", "kubernetes.kubeconfig", raw.kubeconfig);
         Ok(Self {
-            kubeconfig: kubeconfig.map(|(_, path)| PathBuf::from(path)),
+            kubeconfig: raw.kubeconfig(environment).text().map(PathBuf::from),
+            namespace: raw.namespace(environment).text_or("wp-platform"),
+            canary_config_map: raw.canary_configmap(environment).text_or("canary-env"),
+            flush: FlushConfig::resolve(environment, &raw.flush)?,
+            job_service_account: raw.jobs.service_account(environment).text(),
+            jobs_restricted: security.unwrap_or(true),
+            routes: routes(&raw.routes(environment), raw.ingress, raw.gateway)?,
             context: raw.context,
-            namespace: text("CDM_NAMESPACE", "kubernetes.namespace", raw.namespace, "wp-platform"),
-            canary_config_map: text(
-                "CDM_CANARY_CONFIGMAP",
-                "kubernetes.canary_configmap",
-                raw.canary_configmap,
-                "canary-env",
-            ),
             canary_key: raw.canary_key.unwrap_or_else(|| "canaryEnv".to_owned()),
             container: raw.container.unwrap_or_else(|| "web".to_owned()),
             blue: names("blue", raw.blue),
             green: names("green", raw.green),
             port: raw.port.unwrap_or(80),
             wp: raw.wp.unwrap_or_else(|| vec!["wp".to_owned()]),
-            flush: flush(raw.flush.unwrap_or_default())?,
-            job_service_account: job_service_account.map(|(_, name)| name),
-            jobs_restricted,
-            routes,
-            annotations: raw.annotations.unwrap_or_default(),
+            annotations: raw.annotations,
         })
     }
 }
 
-/// Validates everything but the memory: Kubernetes defines quantities, and validates them.
-fn flush(raw: RawFlush) -> Result<FlushConfig, ConfigError> {
-    let within = |key: &str, number: u32, max: u32| match number {
-        number if (1..=max).contains(&number) => Ok(number),
-        number => Err(ConfigError {
-            key: format!("kubernetes.flush.{key}"),
-            message: format!("`{number}` is not a number from 1 to {max}"),
-        }),
-    };
-    Ok(FlushConfig {
-        pods: within("pods", raw.pods.unwrap_or(4), 1_000)?,
-        sites_per_pod: within("sites_per_pod", raw.sites_per_pod.unwrap_or(20), 100)?,
-        memory: raw.memory.unwrap_or_else(|| "256Mi".to_owned()),
-    })
+/// Returns the kind of route objects.
+fn routes(kind: &Setting, ingress: RawIngress, gateway: Option<RawGateway>) -> Result<Routes, ConfigError> {
+    match (kind.text().as_deref(), gateway) {
+        (None | Some("ingress"), _) => {
+            Ok(Routes::Ingress { class: ingress.class, tls_secret: ingress.tls_secret })
+        }
+        (Some("httproute"), Some(RawGateway { name, namespace, section })) => {
+            Ok(Routes::HttpRoute { name, namespace, section })
+        }
+        (Some("httproute"), None) => {
+            Err(kind.error("`httproute` requires `[kubernetes.gateway]` with the `name` of a Gateway"))
+        }
+        (Some(other), _) => Err(kind.error(format!("`{other}` is neither `ingress` nor `httproute`"))),
+    }
+}
+
+impl FlushConfig {
+    /// Validates everything but the memory: Kubernetes defines quantities, and validates them.
+    fn resolve(environment: Environment<'_>, raw: &RawFlush) -> Result<Self, ConfigError> {
+        let within = |setting: Setting, default: &str, max: u32| {
+            setting.parsed(default, &format!("a number from 1 to {max}"), |number| (1..=max).contains(number))
+        };
+        Ok(Self {
+            pods: within(raw.pods(environment), "4", 1_000)?,
+            sites_per_pod: within(raw.sites_per_pod(environment), "20", 100)?,
+            memory: raw.memory.clone().unwrap_or_else(|| "256Mi".to_owned()),
+        })
+    }
 }
 
 /// Parses `host:port`.
-fn address(key: &str, text: String) -> Result<(String, u16), ConfigError> {
+fn address(text: &str) -> Result<(String, u16), String> {
     let parsed = text.rsplit_once(':').and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
-    let invalid = || ConfigError {
-        key: key.to_owned(),
-        message: format!("`{text}` is not a host and a port, such as `host.internal:3306`"),
-    };
-    parsed.ok_or_else(invalid)
+    parsed.ok_or_else(|| format!("`{text}` is not a host and a port, such as `host.internal:3306`"))
 }

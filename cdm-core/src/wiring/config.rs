@@ -1,6 +1,5 @@
 //! Configuration: defaults, then a TOML file, then environment variables. Values are validated once, when they are loaded.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -10,14 +9,13 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::backend_selection::BackendSelection;
 use super::cloud_config::CloudConfig;
-use super::file::{RawConfig, RawWebhooks};
-use super::http::{HttpConfig, RawHttp};
+use super::file::RawConfig;
+use super::http::HttpConfig;
 use super::oidc::OidcConfig;
 use super::retention;
 use super::retry::RetryConfig;
-use super::sign_in::{RawSignIn, SignInConfig};
-use super::sources::{Setting, only_one, parsed, pick, pick_renamed, secret, text};
-use crate::domain::NameError;
+use super::sign_in::SignInConfig;
+use super::sources::{ConfigError, Environment, Setting};
 use crate::domain::administrator;
 use crate::domain::token::judge_bootstrap;
 use crate::domain::webhook::Allowed;
@@ -106,27 +104,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// An error of the configuration. Its text has the form `` `<key>`: <message> ``.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    /// The environment variable or the key of the file, as the user set it; the path of a file that cannot be read or
-    /// parsed.
-    pub key: String,
-    /// What is wrong with the value, and what is expected.
-    pub message: String,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}`: {}", self.key, self.message)
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-/// Returns the value of an environment variable. A function, so that only the `main` of a program reads the environment.
-pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
-
 impl Config {
     /// Loads the configuration from a file, if one is given, and from the environment, which overrides the file.
     ///
@@ -136,7 +113,7 @@ impl Config {
         let raw = match path {
             None => RawConfig::default(),
             Some(path) => {
-                let error = |message: String| ConfigError { key: path.display().to_string(), message };
+                let error = |message: String| ConfigError::new(&path.display().to_string(), message);
                 let text = std::fs::read_to_string(path)
                     .map_err(|source| error(format!("cannot be read: {source}")))?;
                 toml::from_str(&text).map_err(|source| error(source.to_string().trim().replace('\n', " ")))?
@@ -146,114 +123,71 @@ impl Config {
     }
 
     /// Applies the environment and the defaults to a file, and validates the values.
-    fn resolve(mut raw: RawConfig, environment: Environment<'_>) -> Result<Self, ConfigError> {
-        let pick = |variable: &str, key: &str, from_file| pick(environment, variable, key, from_file);
-        let site = raw.site.take().unwrap_or_default();
-        let local = raw.local.take().unwrap_or_default();
-        let limits = raw.limits.take().unwrap_or_default();
-        let backends = BackendSelection::resolve(
-            environment,
-            raw.backend.take(),
-            raw.backends.take().unwrap_or_default(),
-        )?;
-        let text = |variable: &str, key: &str, from_file, default: &str| {
-            text(environment, variable, key, from_file, default)
-        };
-        let log_format = pick("CDM_LOG_FORMAT", "log_format", raw.log_format.take())
-            .map(|(key, value)| LogFormat::parse(&value).map_err(|message| ConfigError { key, message }))
-            .transpose()?;
-        let site_scheme = match pick("CDM_SITE_SCHEME", "site.scheme", site.scheme) {
-            None if backends.cluster.is_cloud() => "https".to_owned(),
-            None => "http".to_owned(),
-            Some((_, value)) if value == "http" || value == "https" => value,
-            Some((key, value)) => {
-                return Err(ConfigError { key, message: format!("`{value}` is neither `http` nor `https`") });
-            }
-        };
-        let concurrency = pick_renamed(
-            environment,
-            ["CDM_CONCURRENCY", "CDM_WORKERS"],
-            ["concurrency", "workers"],
-            [raw.concurrency.take(), raw.workers.take()].map(|count| count.map(|count| count.to_string())),
-        )?;
+    fn resolve(raw: RawConfig, environment: Environment<'_>) -> Result<Self, ConfigError> {
+        let backends = BackendSelection::resolve(environment, &raw)?;
+        let in_cloud = backends.cluster.is_cloud();
+        let scheme = raw.site.scheme(environment).checked_by(|scheme| match scheme {
+            "http" | "https" => Ok(()),
+            _ => Err(format!("`{scheme}` is neither `http` nor `https`")),
+        })?;
+        let concurrency = raw.concurrency(environment).renamed_from(raw.workers(environment))?;
         let concurrency =
-            parsed(concurrency, "64", "a number from 1 to 1024", |count| (1..=1024).contains(count))?;
-        let failures = only_one(
-            ["limits.auth_failures_per_minute", "limits.failures"],
-            [limits.auth_failures_per_minute, limits.failures],
-        )?;
-        let address = "an address and a port, such as 127.0.0.1:8080";
-        let listen = pick("CDM_LISTEN", "listen", raw.listen.take());
-        let router = pick("CDM_ROUTER_LISTEN", "router_listen", raw.router_listen.take());
-        let data_dir = match pick("CDM_DATA_DIR", "data_dir", raw.data_dir.take()) {
-            Some((_, path)) => PathBuf::from(path),
+            concurrency.parsed("64", "a number from 1 to 1024", |count| (1..=1024).contains(count))?;
+        let limits = &raw.limits;
+        let failures =
+            limits.auth_failures_per_minute(environment).renamed_from(limits.failures(environment))?;
+        let receivers = raw.webhooks.allowed_receivers(environment);
+        let receivers = receivers.renamed_from(raw.webhooks.allow(environment))?;
+        let address = |setting: Setting, default: &str| {
+            setting.parsed(default, "an address and a port, such as 127.0.0.1:8080", |_| true)
+        };
+        let data_dir = raw.data_dir(environment);
+        let data_dir = match data_dir.text() {
+            Some(path) => PathBuf::from(path),
             // A container has no home directory.
             None if backends.is_all_cloud() => PathBuf::new(),
-            None => default_data_dir()?,
+            None => default_data_dir(&data_dir)?,
         };
-        let image_repository = pick("CDM_IMAGE_REPOSITORY", "image_repository", raw.image_repository.take())
-            .map(|(_, value)| value);
-        let email = pick("CDM_SITE_ADMIN_EMAIL", "site.admin_email", site.admin_email);
-        let email = validated(email, administrator::judge_email)?;
-        let admin_user = pick("CDM_SITE_ADMIN_USER", "site.admin_user", site.admin_user);
-        let admin_user = validated(admin_user, administrator::judge_name)?;
-        if backends.cluster.is_cloud() {
-            let require = |key: &str, value: &Option<String>, expected: &str| match value {
-                Some(_) => Ok(()),
-                None => Err(ConfigError {
-                    key: key.to_owned(),
-                    message: format!("is not set; set it to {expected}"),
-                }),
-            };
-            let repository = "the repository of the image, without a tag";
-            require("CDM_IMAGE_REPOSITORY", &image_repository, repository)?;
-            let address = "the email address of the administrator of new sites";
-            require("CDM_SITE_ADMIN_EMAIL", &email, address)?;
+        let image_repository = raw.image_repository(environment);
+        let admin_email = raw.site.admin_email(environment);
+        let site_admin_email = admin_email.checked_by(administrator::judge_email)?;
+        let site_admin_user = raw.site.admin_user(environment).checked_by(administrator::judge_name)?;
+        if in_cloud && image_repository.text().is_none() {
+            return Err(image_repository.missing("the repository of the image, without a tag"));
         }
-        let site_admin_email = email.unwrap_or_else(|| "admin@example.com".to_owned());
-        let mut oidc = raw.oidc.take();
+        if in_cloud && site_admin_email.is_none() {
+            return Err(admin_email.missing("the email address of the administrator of new sites"));
+        }
         // Both keys set one value, and `oidc.public_url` overrides `public_url`.
-        let oidc_url = oidc.as_mut().and_then(|oidc| oidc.public_url.take());
-        let public_url = oidc_url.or(raw.public_url.take());
-        if let Some(url) = &public_url {
-            oidc.get_or_insert_default().public_url = Some(url.clone());
-        }
-        let oidc = OidcConfig::resolve(environment, oidc)?;
-        let sign_in = RawSignIn { passwords: raw.passwords.take(), second_factor: raw.second_factor.take() };
+        let public_url = raw.oidc.public_url(environment).or(raw.public_url(environment));
+        let oidc = OidcConfig::resolve(environment, &raw.oidc, &public_url)?;
         let millis = |millis: Option<u64>, default| Duration::from_millis(millis.unwrap_or(default));
-        let http = RawHttp {
-            trusted_proxies: raw.trusted_proxies.take(),
-            tls_cert: raw.tls_cert.take(),
-            tls_key: raw.tls_key.take(),
-            allow_plaintext: raw.allow_plaintext.take(),
-            public_url,
-        };
         Ok(Self {
-            http: HttpConfig::resolve(environment, http)?,
-            listen: parsed(listen, "127.0.0.1:8080", address, |_| true)?,
-            router_listen: parsed(router, "127.0.0.1:8088", address, |_| true)?,
+            http: HttpConfig::resolve(environment, &raw, &public_url)?,
+            listen: address(raw.listen(environment), "127.0.0.1:8080")?,
+            router_listen: address(raw.router_listen(environment), "127.0.0.1:8088")?,
             data_dir,
             backends,
-            admin_token: admin_token(environment, raw.admin_token_file.take())?,
-            image_repository,
-            site_scheme,
-            site_admin_user: admin_user.unwrap_or_else(|| "admin".to_owned()),
-            site_admin_email,
+            admin_token: admin_token(environment, &raw.admin_token_file(environment))?,
+            image_repository: image_repository.text(),
+            site_scheme: scheme.unwrap_or_else(|| if in_cloud { "https" } else { "http" }.to_owned()),
+            site_admin_user: site_admin_user.unwrap_or_else(|| "admin".to_owned()),
+            site_admin_email: site_admin_email.unwrap_or_else(|| "admin@example.com".to_owned()),
             concurrency,
             rate: limits.rate,
             burst: limits.burst,
-            failures: failures.map(|(_, count)| count),
-            log: text("CDM_LOG", "log", raw.log.take(), "info"),
-            log_format,
-            allowed_receivers: allowed_receivers(environment, raw.webhooks.take().unwrap_or_default())?,
-            sign_in: SignInConfig::resolve(environment, sign_in, oidc.is_some())?,
+            failures: failures.parsed_by(str::parse)?,
+            log: raw.log(environment).text_or("info"),
+            log_format: raw.log_format(environment).parsed_by(LogFormat::parse)?,
+            allowed_receivers: receivers.list(Allowed::parse)?,
+            sign_in: SignInConfig::resolve(environment, &raw, oidc.is_some())?,
             oidc,
-            retention: retention::resolve(environment, raw.retention.take())?,
-            retry: RetryConfig::resolve(environment, raw.retry.take().unwrap_or_default())?,
+            retention: retention::resolve(environment, &raw.retention)?,
+            retry: RetryConfig::resolve(environment, &raw.retry)?,
+            pod_start: millis(raw.local.pod_start_ms, 400),
+            progress_deadline: millis(raw.local.progress_deadline_ms, 5_000),
+            job: millis(raw.local.job_ms, 150),
             cloud: CloudConfig::resolve(environment, raw, &backends)?,
-            pod_start: millis(local.pod_start_ms, 400),
-            progress_deadline: millis(local.progress_deadline_ms, 5_000),
-            job: millis(local.job_ms, 150),
         })
     }
 }
@@ -268,53 +202,21 @@ impl LogFormat {
     }
 }
 
-fn admin_token(
-    environment: Environment<'_>,
-    from_file: Option<String>,
-) -> Result<Option<SecretString>, ConfigError> {
-    let from_file = from_file.map(|path| ("admin_token_file", path));
-    let Some((key, token)) = secret(environment, "CDM_ADMIN_TOKEN", from_file)? else { return Ok(None) };
-    if let Err(broken) = judge_bootstrap(token.expose_secret()) {
-        return Err(ConfigError { key, message: format!("{}: {}", broken.what(), broken.rule()) });
+fn admin_token(environment: Environment<'_>, file: &Setting) -> Result<Option<SecretString>, ConfigError> {
+    let token = file.secret(environment)?;
+    if let Some(value) = &token.value
+        && let Err(broken) = judge_bootstrap(value.expose_secret())
+    {
+        return Err(ConfigError::new(token.name, format!("{}: {}", broken.what(), broken.rule())));
     }
-    Ok(Some(token))
+    Ok(token.value)
 }
 
-/// Returns the value of a setting if it passes a rule.
-fn validated(
-    setting: Option<Setting>,
-    rule: fn(&str) -> Result<(), NameError>,
-) -> Result<Option<String>, ConfigError> {
-    let Some((key, value)) = setting else { return Ok(None) };
-    match rule(&value) {
-        Ok(()) => Ok(Some(value)),
-        Err(error) => Err(ConfigError { key, message: error.to_string() }),
-    }
-}
-
-/// Reads the webhook receivers that may have internal addresses: a list in the file, a text with commas in the
-/// environment.
-fn allowed_receivers(
-    environment: Environment<'_>,
-    webhooks: RawWebhooks,
-) -> Result<Vec<Allowed>, ConfigError> {
-    let setting = pick_renamed(
-        environment,
-        ["CDM_WEBHOOKS_ALLOWED_RECEIVERS", "CDM_WEBHOOKS_ALLOW"],
-        ["webhooks.allowed_receivers", "webhooks.allow"],
-        [webhooks.allowed_receivers, webhooks.allow].map(|list| list.map(|list| list.join(","))),
-    )?;
-    let Some((key, text)) = setting else { return Ok(Vec::new()) };
-    let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
-    let invalid = |error: NameError| ConfigError { key: key.clone(), message: error.to_string() };
-    entries.map(|entry| Allowed::parse(entry).map_err(invalid)).collect()
-}
-
-fn default_data_dir() -> Result<PathBuf, ConfigError> {
+fn default_data_dir(setting: &Setting) -> Result<PathBuf, ConfigError> {
     let dirs = directories::ProjectDirs::from("", "", "cdm");
-    let message =
-        "is not set, and this user has no home directory; set it to a directory for the data".to_owned();
-    let missing = || ConfigError { key: "CDM_DATA_DIR".to_owned(), message };
+    let missing = || {
+        setting.error("is not set, and this user has no home directory; set it to a directory for the data")
+    };
     dirs.map(|dirs| dirs.data_dir().to_owned()).ok_or_else(missing)
 }
 
@@ -369,6 +271,34 @@ mod tests {
             toml::from_str::<RawConfig>("[limits]\nrate = 0").is_err(),
             "every request would be rejected"
         );
+    }
+
+    #[test]
+    fn an_invalid_value_of_the_file_is_rejected_with_its_key() {
+        let provider = "[oidc]\nissuer = 'https://id.example.com'\nclient_id = 'cdm'\n\
+                        public_url = 'https://cdm.example.com'\nclaim = 'name'";
+        for (file, key) in [
+            ("listen = 'nowhere'", "listen"),
+            ("trusted_proxies = ['10.0.0.1', 'nginx']", "trusted_proxies"),
+            ("admin_token_file = '/nowhere/token'", "admin_token_file"),
+            ("[backends]\nstore = 'clouds'", "backends.store"),
+            ("[gate]\nblue = 'blue:80'", "gate.blue"),
+            ("[kubernetes.flush]\npods = 0", "kubernetes.flush.pods"),
+            ("[kubernetes.jobs]\nsecurity = 'none'", "kubernetes.jobs.security"),
+            ("[oidc]\npublic_url = 'cdm.example.com'", "oidc.public_url"),
+            (provider, "oidc.claim"),
+        ] {
+            assert_eq!(load(file, &[("CDM_DATA_DIR", "/data")]).unwrap_err().key, key, "{file}");
+        }
+    }
+
+    #[test]
+    fn the_public_url_of_the_provider_overrides_the_general_one() {
+        let file = "public_url = 'https://example.com/a'\n[oidc]\npublic_url = 'https://example.com/b'";
+        let dir = ("CDM_DATA_DIR", "/data");
+        assert_eq!(load(file, &[dir]).unwrap().http.root, "/b");
+        let variable = ("CDM_PUBLIC_URL", "https://example.com/c");
+        assert_eq!(load(file, &[dir, variable]).unwrap().http.root, "/c");
     }
 
     #[test]

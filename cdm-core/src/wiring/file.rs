@@ -1,79 +1,88 @@
-//! The keys of a configuration file. Every key is optional; an unknown key is an error.
+//! The keys of a configuration file, and the environment variables that override them.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use serde::Deserialize;
 
-/// A configuration file as it is written, before its values are validated.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawConfig {
-    pub(super) listen: Option<String>,
-    pub(super) trusted_proxies: Option<Vec<String>>,
-    pub(super) tls_cert: Option<String>,
-    pub(super) tls_key: Option<String>,
-    pub(super) allow_plaintext: Option<bool>,
-    pub(super) public_url: Option<String>,
-    pub(super) router_listen: Option<String>,
-    pub(super) data_dir: Option<String>,
-    pub(super) backend: Option<String>,
-    pub(super) backends: Option<RawBackends>,
-    pub(super) admin_token_file: Option<String>,
-    pub(super) image_repository: Option<String>,
-    pub(super) concurrency: Option<usize>,
-    /// The earlier name of `concurrency`.
-    pub(super) workers: Option<usize>,
-    pub(super) log: Option<String>,
-    pub(super) log_format: Option<String>,
-    pub(super) limits: Option<RawLimits>,
-    pub(super) site: Option<RawSite>,
-    pub(super) local: Option<RawLocal>,
-    pub(super) table: Option<String>,
-    pub(super) bucket: Option<String>,
-    pub(super) s3_path_style: Option<bool>,
-    pub(super) secret_prefix: Option<String>,
-    pub(super) aws: Option<RawAws>,
-    pub(super) database: Option<RawDatabase>,
-    pub(super) kubernetes: Option<RawKubernetes>,
-    pub(super) wp: Option<RawWp>,
-    pub(super) gate: Option<RawGate>,
-    pub(super) webhooks: Option<RawWebhooks>,
-    pub(super) oidc: Option<super::oidc::RawOidc>,
-    pub(super) retention: Option<super::retention::RawRetention>,
-    pub(super) retry: Option<super::retry::RawRetry>,
-    pub(super) passwords: Option<String>,
-    pub(super) second_factor: Option<String>,
+use super::oidc::RawOidc;
+use super::retention::RawRetention;
+use super::retry::RawRetry;
+use super::sources::{List, keys};
+
+keys! {
+    /// A configuration file as it is written, before its values are validated.
+    RawConfig in "" {
+        listen: String as "CDM_LISTEN",
+        trusted_proxies: List as "CDM_TRUSTED_PROXIES",
+        tls_cert: String as "CDM_TLS_CERT",
+        tls_key: String as "CDM_TLS_KEY",
+        allow_plaintext: bool as "CDM_ALLOW_PLAINTEXT",
+        public_url: String as "CDM_PUBLIC_URL",
+        router_listen: String as "CDM_ROUTER_LISTEN",
+        data_dir: String as "CDM_DATA_DIR",
+        backend: String as "CDM_BACKEND",
+        admin_token_file: String as "CDM_ADMIN_TOKEN_FILE",
+        image_repository: String as "CDM_IMAGE_REPOSITORY",
+        concurrency: usize as "CDM_CONCURRENCY",
+        /// The earlier name of `concurrency`.
+        workers: usize as "CDM_WORKERS",
+        log: String as "CDM_LOG",
+        log_format: String as "CDM_LOG_FORMAT",
+        table: String as "CDM_TABLE",
+        bucket: String as "CDM_BUCKET",
+        s3_path_style: bool as "CDM_S3_PATH_STYLE",
+        secret_prefix: String as "CDM_SECRET_PREFIX",
+        passwords: String as "CDM_PASSWORDS",
+        second_factor: String as "CDM_SECOND_FACTOR",
+    }
+    plain {
+        backends: RawBackends,
+        limits: RawLimits,
+        site: RawSite,
+        local: RawLocal,
+        aws: RawAws,
+        database: RawDatabase,
+        kubernetes: RawKubernetes,
+        wp: RawWp,
+        gate: RawGate,
+        webhooks: RawWebhooks,
+        oidc: RawOidc,
+        retention: RawRetention,
+        retry: RawRetry,
+    }
 }
 
-/// `[webhooks]`: webhook receivers with internal addresses.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawWebhooks {
-    pub(super) allowed_receivers: Option<Vec<String>>,
-    /// The earlier name of `allowed_receivers`.
-    pub(super) allow: Option<Vec<String>>,
+keys! {
+    /// `[webhooks]`: webhook receivers with internal addresses.
+    RawWebhooks in "webhooks." {
+        allowed_receivers: List as "CDM_WEBHOOKS_ALLOWED_RECEIVERS",
+        /// The earlier name of `allowed_receivers`.
+        allow: List as "CDM_WEBHOOKS_ALLOW",
+    }
 }
 
-/// `[gate]`: where the health gates of rollouts send their requests.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawGate {
-    pub(super) address: Option<String>,
-    pub(super) private: Option<bool>,
-    pub(super) header: Option<String>,
-    pub(super) blue: Option<String>,
-    pub(super) green: Option<String>,
+keys! {
+    /// `[gate]`: where the health gates of rollouts send their requests.
+    RawGate in "gate." {
+        address: String as "CDM_GATE_ADDRESS",
+        header: String,
+        blue: String,
+        green: String,
+    }
+    plain {
+        private: bool,
+    }
 }
 
-/// `[backends]`: the backends of ports that differ from `backend`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawBackends {
-    pub(super) store: Option<String>,
-    pub(super) secrets: Option<String>,
-    pub(super) objects: Option<String>,
-    pub(super) cluster: Option<String>,
+keys! {
+    /// `[backends]`: the backends of ports that differ from `backend`.
+    RawBackends in "backends." {
+        store: String,
+        secrets: String,
+        objects: String,
+        cluster: String,
+    }
 }
 
 /// `[aws]`: overrides of AWS's own settings.
@@ -85,60 +94,66 @@ pub(super) struct RawAws {
     pub(super) endpoint: Option<String>,
 }
 
-/// `[database]`: the server of the site databases.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawDatabase {
-    pub(super) url_file: Option<String>,
-    pub(super) address: Option<String>,
-    pub(super) user_host: Option<String>,
+keys! {
+    /// `[database]`: the server of the site databases.
+    RawDatabase in "database." {
+        url_file: String as "CDM_DATABASE_URL_FILE",
+        address: String,
+    }
+    plain {
+        user_host: Option<String>,
+    }
 }
 
-/// `[wp]`: how jobs run `wp` in the image.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawWp {
-    pub(super) path: Option<String>,
-    pub(super) allow_root: Option<bool>,
+keys! {
+    /// `[wp]`: how jobs run `wp` in the image.
+    RawWp in "wp." {
+        path: String as "CDM_WP_PATH",
+        allow_root: bool as "CDM_WP_ALLOW_ROOT",
+    }
 }
 
-/// `[kubernetes]`: the cluster, and the names of its objects.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawKubernetes {
-    pub(super) kubeconfig: Option<String>,
-    pub(super) context: Option<String>,
-    pub(super) namespace: Option<String>,
-    pub(super) canary_configmap: Option<String>,
-    pub(super) canary_key: Option<String>,
-    pub(super) container: Option<String>,
-    pub(super) blue: Option<RawNames>,
-    pub(super) green: Option<RawNames>,
-    pub(super) port: Option<u16>,
-    pub(super) wp: Option<Vec<String>>,
-    pub(super) flush: Option<RawFlush>,
-    pub(super) jobs: Option<RawJobs>,
-    pub(super) routes: Option<String>,
-    pub(super) ingress: Option<RawIngress>,
-    pub(super) gateway: Option<RawGateway>,
-    pub(super) annotations: Option<BTreeMap<String, String>>,
+keys! {
+    /// `[kubernetes]`: the cluster, and the names of its objects.
+    RawKubernetes in "kubernetes." {
+        kubeconfig: String as "KUBECONFIG",
+        namespace: String as "CDM_NAMESPACE",
+        canary_configmap: String as "CDM_CANARY_CONFIGMAP",
+        routes: String as "CDM_ROUTES",
+    }
+    plain {
+        context: Option<String>,
+        canary_key: Option<String>,
+        container: Option<String>,
+        blue: RawNames,
+        green: RawNames,
+        port: Option<u16>,
+        wp: Option<Vec<String>>,
+        flush: RawFlush,
+        jobs: RawJobs,
+        ingress: RawIngress,
+        gateway: Option<RawGateway>,
+        annotations: BTreeMap<String, String>,
+    }
 }
 
-/// `[kubernetes.flush]`: the pods that flush the caches of a rollout's window.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawFlush {
-    pub(super) pods: Option<u32>,
-    pub(super) sites_per_pod: Option<u32>,
-    pub(super) memory: Option<String>,
+keys! {
+    /// `[kubernetes.flush]`: the pods that flush the caches of a rollout's window.
+    RawFlush in "kubernetes.flush." {
+        pods: u32,
+        sites_per_pod: u32,
+    }
+    plain {
+        memory: Option<String>,
+    }
 }
 
-/// `[kubernetes.jobs]`: the service account and the security context of jobs.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawJobs {
-    pub(super) service_account: Option<String>,
-    pub(super) security: Option<String>,
+keys! {
+    /// `[kubernetes.jobs]`: the service account and the security context of jobs.
+    RawJobs in "kubernetes.jobs." {
+        service_account: String as "CDM_JOB_SERVICE_ACCOUNT",
+        security: String,
+    }
 }
 
 /// `[kubernetes.blue]`, `[kubernetes.green]`: the names of a service's Deployment and Service.
@@ -166,24 +181,26 @@ pub(super) struct RawGateway {
     pub(super) section: Option<String>,
 }
 
-/// `[limits]`: the request limits of the API, each at least 1.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawLimits {
-    pub(super) rate: Option<NonZeroU32>,
-    pub(super) burst: Option<NonZeroU32>,
-    pub(super) auth_failures_per_minute: Option<NonZeroU32>,
-    /// The earlier name of `auth_failures_per_minute`.
-    pub(super) failures: Option<NonZeroU32>,
+keys! {
+    /// `[limits]`: the request limits of the API, each at least 1.
+    RawLimits in "limits." {
+        auth_failures_per_minute: NonZeroU32,
+        /// The earlier name of `auth_failures_per_minute`.
+        failures: NonZeroU32,
+    }
+    plain {
+        rate: Option<NonZeroU32>,
+        burst: Option<NonZeroU32>,
+    }
 }
 
-/// `[site]`: the address scheme and the administrator of new sites.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawSite {
-    pub(super) scheme: Option<String>,
-    pub(super) admin_user: Option<String>,
-    pub(super) admin_email: Option<String>,
+keys! {
+    /// `[site]`: the address scheme and the administrator of new sites.
+    RawSite in "site." {
+        scheme: String as "CDM_SITE_SCHEME",
+        admin_user: String as "CDM_SITE_ADMIN_USER",
+        admin_email: String as "CDM_SITE_ADMIN_EMAIL",
+    }
 }
 
 /// `[local]`: delays of the local cluster, in milliseconds.

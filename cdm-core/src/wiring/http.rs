@@ -5,18 +5,8 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::config::{ConfigError, Environment};
-use super::sources::{parsed, pick};
-
-/// The keys of a configuration file for the listener of the API. They are at the top level of the file.
-#[derive(Debug, Default)]
-pub(super) struct RawHttp {
-    pub(super) trusted_proxies: Option<Vec<String>>,
-    pub(super) tls_cert: Option<String>,
-    pub(super) tls_key: Option<String>,
-    pub(super) allow_plaintext: Option<bool>,
-    pub(super) public_url: Option<String>,
-}
+use super::file::RawConfig;
+use super::sources::{ConfigError, Environment, Setting};
 
 /// How clients reach the API.
 #[derive(Clone, Debug, Default)]
@@ -46,38 +36,35 @@ pub struct TlsFiles {
 }
 
 impl HttpConfig {
-    pub(super) fn resolve(environment: Environment<'_>, raw: RawHttp) -> Result<Self, ConfigError> {
-        let path = |variable: &str, key: &str, from_file| {
-            pick(environment, variable, key, from_file).map(|(_, value)| PathBuf::from(value))
+    /// Reads how clients reach the API. `public_url` is `public_url` or `oidc.public_url`.
+    pub(super) fn resolve(
+        environment: Environment<'_>,
+        raw: &RawConfig,
+        public_url: &Setting,
+    ) -> Result<Self, ConfigError> {
+        let (cert, key) = (raw.tls_cert(environment), raw.tls_key(environment));
+        let missing = |unset: &Setting, set: &Setting| {
+            Err(unset.error(format!("is not set, but `{}` is; a TLS listener requires both", set.name())))
         };
-        let cert = path("CDM_TLS_CERT", "tls_cert", raw.tls_cert);
-        let key = path("CDM_TLS_KEY", "tls_key", raw.tls_key);
-        let missing = |key: &str, other: &str| ConfigError {
-            key: key.to_owned(),
-            message: format!("is not set, but `{other}` is; a TLS listener requires both"),
-        };
-        let tls = match (cert, key) {
-            (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
+        let tls = match (cert.text(), key.text()) {
+            (Some(cert), Some(key)) => Some(TlsFiles { cert: cert.into(), key: key.into() }),
             (None, None) => None,
-            (Some(_), None) => return Err(missing("CDM_TLS_KEY", "CDM_TLS_CERT")),
-            (None, Some(_)) => return Err(missing("CDM_TLS_CERT", "CDM_TLS_KEY")),
+            (Some(_), None) => return missing(&key, &cert),
+            (None, Some(_)) => return missing(&cert, &key),
         };
-        let plaintext = raw.allow_plaintext.map(|allowed| allowed.to_string());
-        let plaintext = pick(environment, "CDM_ALLOW_PLAINTEXT", "allow_plaintext", plaintext);
-        let public_url = pick(environment, "CDM_PUBLIC_URL", "public_url", raw.public_url);
         Ok(Self {
-            root: public_url.map_or(Ok(String::new()), |(key, url)| root(&key, &url))?,
-            trusted_proxies: proxies(environment, raw.trusted_proxies)?,
+            root: public_url.parsed_by(root)?.unwrap_or_default(),
+            trusted_proxies: raw.trusted_proxies(environment).list(network)?,
             tls,
-            allow_plaintext: parsed(plaintext, "false", "`true` or `false`", |_| true)?,
+            allow_plaintext: raw.allow_plaintext(environment).flag(false)?,
         })
     }
 }
 
 /// Returns the path of a public URL. The path appears in pages and cookies, so only characters that need no quoting there
 /// are accepted.
-fn root(key: &str, url: &str) -> Result<String, ConfigError> {
-    let invalid = |why: &str| ConfigError { key: key.to_owned(), message: format!("`{url}` {why}") };
+fn root(url: &str) -> Result<String, String> {
+    let invalid = |why: &str| format!("`{url}` {why}");
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     let rest = rest.ok_or_else(|| invalid("does not begin with `https://` or `http://`"))?;
     let path = rest.find(['/', '?', '#']).map_or("", |at| &rest[at..]).trim_end_matches('/');
@@ -92,17 +79,6 @@ fn root(key: &str, url: &str) -> Result<String, ConfigError> {
                     `/cdm`, and must not be empty, `.` or `..`";
         Err(invalid(rule))
     }
-}
-
-/// Reads the trusted proxies: a list in the file, a text with commas in the environment.
-fn proxies(environment: Environment<'_>, from_file: Option<Vec<String>>) -> Result<Vec<IpNet>, ConfigError> {
-    let from_file = from_file.map(|list| list.join(","));
-    let Some((key, text)) = pick(environment, "CDM_TRUSTED_PROXIES", "trusted_proxies", from_file) else {
-        return Ok(Vec::new());
-    };
-    let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
-    let invalid = |message| ConfigError { key: key.clone(), message };
-    entries.map(|entry| network(entry).map_err(invalid)).collect()
 }
 
 /// Parses an address, or a network in CIDR notation.
@@ -128,7 +104,8 @@ mod tests {
         let environment = |name: &str| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         };
-        HttpConfig::resolve(&environment, RawHttp::default())
+        let raw = RawConfig::default();
+        HttpConfig::resolve(&environment, &raw, &raw.public_url(&environment))
     }
 
     #[test]

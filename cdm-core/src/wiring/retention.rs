@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo, Unit};
-use serde::Deserialize;
 
-use super::config::{ConfigError, Environment};
-use super::sources::pick;
+use super::sources::{ConfigError, Environment, Setting, keys};
 use crate::engine::RetentionPeriods;
 
 /// The default retention of audit entries: longer than a year, so that a whole year is available.
@@ -18,33 +16,30 @@ const FOREVER: &str = "forever";
 /// The shortest retention. A shorter value is most likely a mistake.
 const MIN_RETENTION: Duration = Duration::from_hours(24);
 
-/// `[retention]`: durations such as `30d`, or `forever`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawRetention {
-    audit: Option<String>,
-    events: Option<String>,
+keys! {
+    /// `[retention]`: durations such as `30d`, or `forever`.
+    RawRetention in "retention." {
+        audit: String as "CDM_RETENTION_AUDIT",
+        events: String as "CDM_RETENTION_EVENTS",
+    }
 }
 
 /// Reads the retention of audit entries and events.
 pub(super) fn resolve(
     environment: Environment<'_>,
-    raw: Option<RawRetention>,
+    raw: &RawRetention,
 ) -> Result<RetentionPeriods, ConfigError> {
-    let raw = raw.unwrap_or_default();
-    let retention = |variable: &str, key: &str, from_file: Option<String>, default: &str| {
-        let setting = pick(environment, variable, key, from_file);
-        let (key, text) = setting.unwrap_or_else(|| (key.to_owned(), default.to_owned()));
-        parse(&text).ok_or_else(|| ConfigError {
-            key,
-            message: format!(
+    let retention = |setting: Setting, default: &str| {
+        let text = setting.text_or(default);
+        parse(&text).ok_or_else(|| {
+            setting.error(format!(
                 "`{text}` is neither a duration of at least one day, such as `30d` or `12w`, nor `{FOREVER}`"
-            ),
+            ))
         })
     };
     Ok(RetentionPeriods {
-        audit: retention("CDM_RETENTION_AUDIT", "retention.audit", raw.audit, DEFAULT_AUDIT)?,
-        events: retention("CDM_RETENTION_EVENTS", "retention.events", raw.events, DEFAULT_EVENTS)?,
+        audit: retention(raw.audit(environment), DEFAULT_AUDIT)?,
+        events: retention(raw.events(environment), DEFAULT_EVENTS)?,
     })
 }
 
@@ -76,10 +71,10 @@ mod tests {
         }
         let environment = |name: &str| (name == "CDM_RETENTION_EVENTS").then(|| "ever".to_owned());
         assert_eq!(
-            resolve(&environment, None).map_err(|error| error.key),
+            resolve(&environment, &RawRetention::default()).map_err(|error| error.key),
             Err("CDM_RETENTION_EVENTS".to_owned())
         );
-        let default = resolve(&|_| None, None).expect("the default");
+        let default = resolve(&|_| None, &RawRetention::default()).expect("the default");
         assert_eq!((default.audit, default.events), (days(400).flatten(), days(7).flatten()));
     }
 }

@@ -3,22 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
-
-use super::config::{ConfigError, Environment};
-use super::sources::{parsed, pick};
+use super::sources::{ConfigError, Environment, Setting, keys};
 use crate::engine::{Settings, StepTimeouts};
 use crate::pipelines::{PipelineSettings, registry};
 
-/// `[retry]`: timeouts in seconds, pauses in milliseconds.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawRetry {
-    pause_ms: Option<u64>,
-    longest_pause_ms: Option<u64>,
-    patience_s: Option<u64>,
-    denied_patience_s: Option<u64>,
-    steps: Option<BTreeMap<String, u64>>,
+keys! {
+    /// `[retry]`: timeouts in seconds, pauses in milliseconds.
+    RawRetry in "retry." {
+        pause_ms: u64 as "CDM_RETRY_PAUSE_MS",
+        longest_pause_ms: u64 as "CDM_RETRY_LONGEST_PAUSE_MS",
+        patience_s: u64 as "CDM_RETRY_PATIENCE_S",
+        denied_patience_s: u64 as "CDM_RETRY_DENIED_PATIENCE_S",
+    }
+    plain {
+        steps: BTreeMap<String, u64>,
+    }
 }
 
 /// How long steps wait for unavailable backends, and the pauses between retries.
@@ -53,27 +52,21 @@ const MIN_TIMEOUT_S: u64 = 60;
 const MAX_TIMEOUT_S: u64 = 604_800;
 
 impl RetryConfig {
-    pub(super) fn resolve(environment: Environment<'_>, raw: RawRetry) -> Result<Self, ConfigError> {
+    pub(super) fn resolve(environment: Environment<'_>, raw: &RawRetry) -> Result<Self, ConfigError> {
         let defaults = Self::default();
-        let number =
-            |variable: &str, key: &str, from_file: Option<u64>, default: u64, rule: &str, min, max| {
-                let setting = pick(environment, variable, key, from_file.map(|number| number.to_string()));
-                parsed(setting, &default.to_string(), rule, |number| (min..=max).contains(number))
-            };
+        let number = |setting: Setting, default: u64, rule: &str, min, max| {
+            setting.parsed(&default.to_string(), rule, |number| (min..=max).contains(number))
+        };
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let pause = number(
-            "CDM_RETRY_PAUSE_MS",
-            "retry.pause_ms",
-            raw.pause_ms,
+            raw.pause_ms(environment),
             millis(defaults.pause),
             "a number of milliseconds from 10 to 15000",
             10,
             MAX_PAUSE_MS,
         )?;
         let longest_pause = number(
-            "CDM_RETRY_LONGEST_PAUSE_MS",
-            "retry.longest_pause_ms",
-            raw.longest_pause_ms,
+            raw.longest_pause_ms(environment),
             millis(defaults.longest_pause).max(pause),
             "a number of milliseconds from `pause_ms` to 15000",
             pause,
@@ -81,18 +74,14 @@ impl RetryConfig {
         )?;
         let seconds = "a number of seconds from 60 to 604800";
         let backend = number(
-            "CDM_RETRY_PATIENCE_S",
-            "retry.patience_s",
-            raw.patience_s,
+            raw.patience_s(environment),
             defaults.timeout.backend.as_secs(),
             seconds,
             MIN_TIMEOUT_S,
             MAX_TIMEOUT_S,
         )?;
         let denied = number(
-            "CDM_RETRY_DENIED_PATIENCE_S",
-            "retry.denied_patience_s",
-            raw.denied_patience_s,
+            raw.denied_patience_s(environment),
             defaults.timeout.denied.as_secs(),
             "a number of seconds from 300 to 604800",
             StepTimeouts::MIN_DENIED.as_secs(),
@@ -104,16 +93,16 @@ impl RetryConfig {
             timeout: StepTimeouts {
                 backend: Duration::from_secs(backend),
                 denied: Duration::from_secs(denied),
-                steps: steps(raw.steps.unwrap_or_default())?,
+                steps: steps(&raw.steps)?,
             },
         })
     }
 }
 
 /// Validates the names and the timeouts of steps that have their own timeout.
-fn steps(timeouts: BTreeMap<String, u64>) -> Result<BTreeMap<String, Duration>, ConfigError> {
+fn steps(timeouts: &BTreeMap<String, u64>) -> Result<BTreeMap<String, Duration>, ConfigError> {
     let known = registry(&PipelineSettings::default()).step_names();
-    let validate = |(step, seconds): (String, u64)| {
+    let validate = |(step, &seconds): (&String, &u64)| {
         let error = |message: String| ConfigError { key: format!("retry.steps.{step}"), message };
         if !known.contains(step.as_str()) {
             let names: Vec<&str> = known.iter().copied().collect();
@@ -122,9 +111,9 @@ fn steps(timeouts: BTreeMap<String, u64>) -> Result<BTreeMap<String, Duration>, 
         if !(MIN_TIMEOUT_S..=MAX_TIMEOUT_S).contains(&seconds) {
             return Err(error(format!("`{seconds}` is not a number of seconds from 60 to 604800")));
         }
-        Ok((step, Duration::from_secs(seconds)))
+        Ok((step.clone(), Duration::from_secs(seconds)))
     };
-    timeouts.into_iter().map(validate).collect()
+    timeouts.iter().map(validate).collect()
 }
 
 #[cfg(test)]
@@ -135,7 +124,7 @@ mod tests {
         let environment = |name: &str| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         };
-        RetryConfig::resolve(&environment, toml::from_str(file).expect("a file"))
+        RetryConfig::resolve(&environment, &toml::from_str(file).expect("a file"))
     }
 
     #[test]

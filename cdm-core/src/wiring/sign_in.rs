@@ -1,14 +1,7 @@
 //! How users sign in to the console: passwords and second factors.
 
-use super::config::{ConfigError, Environment};
-use super::sources::pick;
-
-/// The keys of a configuration file for sign-in. They are at the top level of the file.
-#[derive(Debug, Default)]
-pub(super) struct RawSignIn {
-    pub(super) passwords: Option<String>,
-    pub(super) second_factor: Option<String>,
-}
+use super::file::RawConfig;
+use super::sources::{ConfigError, Environment};
 
 /// How users sign in to the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,33 +37,23 @@ impl SignInConfig {
     /// Reads how users sign in. `has_provider` is whether an OpenID Connect provider is configured.
     pub(super) fn resolve(
         environment: Environment<'_>,
-        raw: RawSignIn,
+        raw: &RawConfig,
         has_provider: bool,
     ) -> Result<Self, ConfigError> {
-        let invalid = |key: String, value: &str, rule: &str| {
-            Err(ConfigError { key, message: format!("`{value}` is not {rule}") })
-        };
-        let passwords = match pick(environment, "CDM_PASSWORDS", "passwords", raw.passwords) {
-            None => true,
-            Some((_, value)) if value == "on" => true,
-            Some((_, value)) if value == "off" && has_provider => false,
-            Some((key, value)) if value == "off" => {
-                let message = "`off` leaves no way to sign in; set `CDM_OIDC_ISSUER`, or remove this setting"
-                    .to_owned();
-                return Err(ConfigError { key, message });
-            }
-            Some((key, value)) => return invalid(key, &value, "`on` or `off`"),
-        };
-        let rule = pick(environment, "CDM_SECOND_FACTOR", "second_factor", raw.second_factor);
-        let second_factor = match rule {
-            None => SecondFactorRule::default(),
-            Some((key, value)) => match value.as_str() {
-                "off" => SecondFactorRule::Off,
-                "optional" => SecondFactorRule::Optional,
-                "required" => SecondFactorRule::Required,
-                _ => return invalid(key, &value, "`off`, `optional` or `required`"),
-            },
-        };
-        Ok(Self { passwords, second_factor })
+        let passwords =
+            raw.passwords(environment).parsed_by(|value| match value {
+                "on" => Ok(true),
+                "off" if has_provider => Ok(false),
+                "off" => Err("`off` leaves no way to sign in; set `CDM_OIDC_ISSUER`, or remove this setting"
+                    .to_owned()),
+                _ => Err(format!("`{value}` is not `on` or `off`")),
+            })?;
+        let second_factor = raw.second_factor(environment).parsed_by(|value| match value {
+            "off" => Ok(SecondFactorRule::Off),
+            "optional" => Ok(SecondFactorRule::Optional),
+            "required" => Ok(SecondFactorRule::Required),
+            _ => Err(format!("`{value}` is not `off`, `optional` or `required`")),
+        })?;
+        Ok(Self { passwords: passwords.unwrap_or(true), second_factor: second_factor.unwrap_or_default() })
     }
 }

@@ -1,60 +1,41 @@
 //! The known environment variables.
 
-/// Every `CDM_` variable that a program of CDM reads.
-const KNOWN: &[&str] = &[
-    "CDM_ADMIN_TOKEN",
-    "CDM_ADMIN_TOKEN_FILE",
-    "CDM_ALLOW_PLAINTEXT",
-    "CDM_BACKEND",
-    "CDM_BUCKET",
-    "CDM_CACERT",
-    "CDM_CANARY_CONFIGMAP",
-    "CDM_CONCURRENCY",
-    "CDM_CONFIG",
-    "CDM_DATABASE_URL",
-    "CDM_DATABASE_URL_FILE",
-    "CDM_DATA_DIR",
-    "CDM_GATE_ADDRESS",
-    "CDM_IMAGE_REPOSITORY",
-    "CDM_JOB_SERVICE_ACCOUNT",
-    "CDM_LISTEN",
-    "CDM_LOG",
-    "CDM_LOG_FORMAT",
-    "CDM_NAMESPACE",
-    "CDM_OIDC_CLAIM",
-    "CDM_OIDC_CLIENT_ID",
-    "CDM_OIDC_CLIENT_SECRET",
-    "CDM_OIDC_CLIENT_SECRET_FILE",
-    "CDM_OIDC_ISSUER",
-    "CDM_PASSWORDS",
-    "CDM_PUBLIC_URL",
-    "CDM_RETENTION_AUDIT",
-    "CDM_RETENTION_EVENTS",
-    "CDM_RETRY_DENIED_PATIENCE_S",
-    "CDM_RETRY_LONGEST_PAUSE_MS",
-    "CDM_RETRY_PATIENCE_S",
-    "CDM_RETRY_PAUSE_MS",
-    "CDM_ROUTER_LISTEN",
-    "CDM_ROUTES",
-    "CDM_S3_PATH_STYLE",
-    "CDM_SECOND_FACTOR",
-    "CDM_SECRET_PREFIX",
-    "CDM_SERVER",
-    "CDM_SITE_ADMIN_EMAIL",
-    "CDM_SITE_ADMIN_USER",
-    "CDM_SITE_SCHEME",
-    "CDM_TABLE",
-    "CDM_TLS_CERT",
-    "CDM_TLS_KEY",
-    "CDM_TOKEN",
-    "CDM_TOKEN_FILE",
-    "CDM_TRUSTED_PROXIES",
-    "CDM_WEBHOOKS_ALLOW",
-    "CDM_WEBHOOKS_ALLOWED_RECEIVERS",
-    "CDM_WORKERS",
-    "CDM_WP_ALLOW_ROOT",
-    "CDM_WP_PATH",
+use super::file::{
+    RawBackends, RawConfig, RawDatabase, RawFlush, RawGate, RawJobs, RawKubernetes, RawLimits, RawSite,
+    RawWebhooks, RawWp,
+};
+use super::oidc::RawOidc;
+use super::retention::RawRetention;
+use super::retry::RawRetry;
+use super::sources::FILE;
+
+/// The variables of the configuration, by table. The compiler warns about a table that is missing here.
+const SETTINGS: &[&[&str]] = &[
+    RawConfig::VARIABLES,
+    RawBackends::VARIABLES,
+    RawDatabase::VARIABLES,
+    RawFlush::VARIABLES,
+    RawGate::VARIABLES,
+    RawJobs::VARIABLES,
+    RawKubernetes::VARIABLES,
+    RawLimits::VARIABLES,
+    RawOidc::VARIABLES,
+    RawRetention::VARIABLES,
+    RawRetry::VARIABLES,
+    RawSite::VARIABLES,
+    RawWebhooks::VARIABLES,
+    RawWp::VARIABLES,
 ];
+
+/// The variables that are arguments of the programs.
+const ARGUMENTS: &[&str] = &["CDM_CACERT", "CDM_CONFIG", "CDM_SERVER", "CDM_TOKEN_FILE"];
+
+/// Returns whether a program of CDM reads a variable: a setting, an argument, or a secret whose file is one of these.
+fn is_known(name: &str) -> bool {
+    let is_listed =
+        |name: &str| ARGUMENTS.contains(&name) || SETTINGS.iter().any(|table| table.contains(&name));
+    is_listed(name) || is_listed(&format!("{name}{FILE}"))
+}
 
 /// Returns the names that begin with `CDM_` and have no meaning, sorted: misspelled variables, and variables that only an
 /// earlier version read. Variables that Kubernetes sets for a Service named `cdm`, and variables of tests, are not
@@ -62,10 +43,7 @@ const KNOWN: &[&str] = &[
 pub fn unknown_variables(names: impl IntoIterator<Item = String>) -> Vec<String> {
     let is_of_tests = |name: &str| name.starts_with("CDM_TEST_");
     let unknown = |name: &String| {
-        name.starts_with("CDM_")
-            && !KNOWN.contains(&name.as_str())
-            && !is_of_service(name)
-            && !is_of_tests(name)
+        name.starts_with("CDM_") && !is_known(name) && !is_of_service(name) && !is_of_tests(name)
     };
     let mut unknown: Vec<String> = names.into_iter().filter(unknown).collect();
     unknown.sort_unstable();

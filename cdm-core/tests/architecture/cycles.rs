@@ -43,21 +43,6 @@ const KNOWN: &[(&str, &[&str])] = &[
             "pipelines/rollout/run.rs",
         ],
     ),
-    (
-        "cdm-core",
-        &[
-            "wiring/backend_selection.rs",
-            "wiring/cloud_config.rs",
-            "wiring/config.rs",
-            "wiring/file.rs",
-            "wiring/http.rs",
-            "wiring/oidc.rs",
-            "wiring/retention.rs",
-            "wiring/retry.rs",
-            "wiring/sign_in.rs",
-            "wiring/sources.rs",
-        ],
-    ),
     ("cdm-core", &["wiring/backends.rs", "wiring/cloud.rs", "wiring/embedded.rs", "wiring/readiness.rs"]),
     ("cdm-testkit", &["kubernetes/controllers/mod.rs", "kubernetes/state.rs", "kubernetes/watches.rs"]),
 ];
