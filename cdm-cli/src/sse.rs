@@ -1,120 +1,73 @@
-//! Parses Server-Sent Events from bytes, independent of where the bytes are split.
+//! The events of a response body in the format of Server-Sent Events, independent of where its bytes are split.
 
-use std::collections::VecDeque;
+use std::error::Error;
+use std::future::ready;
+use std::io;
 
-use futures_util::stream::{self, BoxStream, StreamExt};
+use axum::body::Bytes;
+use futures_util::stream::{BoxStream, StreamExt};
+use sse_stream::SseByteStream;
 
 use crate::transport::{Event, Events, TransportError, TransportErrorKind};
 
-/// Maximum length of a line in bytes; the API sends none that is longer.
+/// Maximum length of a line in bytes that is kept until its end arrives; the API sends none that is longer.
 const MAX_LINE: usize = 1 << 20;
 
-/// Incremental parser of Server-Sent Events.
-#[derive(Debug, Default)]
-pub struct Parser {
-    line: Vec<u8>,
-    after_return: Follows,
-    event: Event,
-    has_data: Data,
-    last_id: Option<String>,
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-enum Follows {
-    #[default]
-    Anything,
-    /// A line feed here belongs to the carriage return before it.
-    Feed,
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-enum Data {
-    #[default]
-    None,
-    Some,
-}
-
-impl Parser {
-    /// Consumes bytes and returns the events that they complete.
-    pub fn push(&mut self, bytes: &[u8]) -> Vec<Event> {
-        let mut events = Vec::new();
-        for &byte in bytes {
-            let feed_of_return = byte == b'\n' && self.after_return == Follows::Feed;
-            self.after_return = if byte == b'\r' { Follows::Feed } else { Follows::Anything };
-            match byte {
-                b'\n' if feed_of_return => {}
-                b'\n' | b'\r' => {
-                    let line = std::mem::take(&mut self.line);
-                    events.extend(self.line(&String::from_utf8_lossy(&line)));
-                }
-                _ if self.line.len() < MAX_LINE => self.line.push(byte),
-                _ => {}
-            }
-        }
-        events
-    }
-
-    fn line(&mut self, line: &str) -> Option<Event> {
-        if line.is_empty() {
-            let mut event = std::mem::take(&mut self.event);
-            let has_data = std::mem::take(&mut self.has_data) == Data::Some;
-            event.id = self.last_id.clone();
-            return (has_data || !event.event.is_empty()).then_some(event);
-        }
-        let (field, value) = line.split_once(':').unwrap_or((line, ""));
-        let value = value.strip_prefix(' ').unwrap_or(value);
-        match field {
-            "id" if !value.contains('\0') => self.last_id = Some(value.to_owned()),
-            "event" => value.clone_into(&mut self.event.event),
-            "data" => {
-                if std::mem::replace(&mut self.has_data, Data::Some) == Data::Some {
-                    self.event.data.push('\n');
-                }
-                self.event.data.push_str(value);
-            }
-            // A comment, a retry time, or a field that is not supported.
-            _ => {}
-        }
-        None
-    }
-}
-
-/// Returns the events of a response body; `server` is the address for errors.
-pub fn events<B, E>(body: BoxStream<'static, Result<B, E>>, server: String) -> Events
+/// Returns the events of a response body; `server` is the address for errors. An error ends the stream.
+pub fn events<E>(body: BoxStream<'static, Result<Bytes, E>>, server: String) -> Events
 where
-    B: AsRef<[u8]> + Send + 'static,
-    E: std::error::Error + Send + Sync + 'static,
+    E: Error + Send + Sync + 'static,
 {
-    let start = (body, Parser::default(), VecDeque::new());
-    stream::unfold(start, move |(mut body, mut parser, mut ready)| {
-        let server = server.clone();
-        async move {
-            loop {
-                if let Some(event) = ready.pop_front() {
-                    return Some((Ok(event), (body, parser, ready)));
+    let mut last_id = None;
+    let events = SseByteStream::new(limit_lines(body)).filter_map(move |block| {
+        ready(match block {
+            Ok(block) => {
+                if block.id.is_some() {
+                    last_id = block.id;
                 }
-                match body.next().await? {
-                    Ok(bytes) => ready.extend(parser.push(bytes.as_ref())),
-                    Err(source) => {
-                        let error = TransportError {
-                            server,
-                            kind: TransportErrorKind::Unreachable,
-                            source: Box::new(source),
-                        };
-                        return Some((Err(error), (stream::empty().boxed(), parser, ready)));
-                    }
-                }
+                let event = block.event.unwrap_or_default();
+                // A block without both has an id or a retry time only.
+                (block.data.is_some() || !event.is_empty())
+                    .then(|| Ok(Event { id: last_id.clone(), event, data: block.data.unwrap_or_default() }))
             }
+            Err(error) => Some(Err(TransportError {
+                server: server.clone(),
+                kind: TransportErrorKind::Unreachable,
+                source: match error {
+                    sse_stream::Error::Body(source) => source,
+                    error => Box::new(error),
+                },
+            })),
+        })
+    });
+    events.boxed()
+}
+
+/// Returns an error for an incomplete line that is longer than [`MAX_LINE`]; the parser would store it up to its end.
+fn limit_lines<E>(body: BoxStream<'static, Result<Bytes, E>>) -> BoxStream<'static, io::Result<Bytes>>
+where
+    E: Error + Send + Sync + 'static,
+{
+    let mut length = 0;
+    let limited = body.map(move |bytes| {
+        let bytes = bytes.map_err(io::Error::other)?;
+        let end = bytes.iter().rposition(|byte| matches!(byte, b'\n' | b'\r'));
+        length = end.map_or(length + bytes.len(), |end| bytes.len() - end - 1);
+        if length > MAX_LINE {
+            return Err(io::Error::other(format!("a line of an event is longer than {MAX_LINE} bytes")));
         }
-    })
-    .boxed()
+        Ok(bytes)
+    });
+    limited.boxed()
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::stream;
+
     use super::*;
 
-    const TEXT: &str = ": hello\r\nid: 7\r\nevent: step\r\ndata: {\"a\":1}\r\n\r\ndata: x\ndata: ü\n\nevent: end\ndata\n\nid: 9\n\n";
+    const TEXT: &str = ": hello\r\nid: 7\r\nevent: step\r\ndata: {\"a\":1}\r\n\r\ndata: x\ndata: ü\n\nevent: end\ndata\n\nretry: 9\n\n";
 
     fn expected() -> Vec<Event> {
         let event =
@@ -122,17 +75,39 @@ mod tests {
         vec![event("step", "{\"a\":1}"), event("", "x\nü"), event("end", "")]
     }
 
-    #[test]
-    fn events_do_not_depend_on_where_the_bytes_are_split() {
+    /// Returns the events of a body that arrives in pieces of `size` bytes.
+    async fn read(body: &[u8], size: usize) -> Vec<Result<Event, TransportError>> {
+        let pieces: Vec<_> =
+            body.chunks(size).map(|piece| io::Result::Ok(Bytes::copy_from_slice(piece))).collect();
+        events(stream::iter(pieces).boxed(), "server".into()).collect().await
+    }
+
+    #[tokio::test]
+    async fn events_do_not_depend_on_where_the_bytes_are_split() {
         for size in 1..TEXT.len() {
-            let mut parser = Parser::default();
-            let events: Vec<_> = TEXT.as_bytes().chunks(size).flat_map(|piece| parser.push(piece)).collect();
+            let events: Vec<_> =
+                read(TEXT.as_bytes(), size).await.into_iter().map(|event| event.expect("an event")).collect();
             assert_eq!(events, expected(), "pieces of {size}");
         }
     }
 
-    #[test]
-    fn an_incomplete_event_is_not_returned() {
-        assert_eq!(Parser::default().push(b"id: 1\ndata: half"), []);
+    #[tokio::test]
+    async fn an_incomplete_event_is_not_returned() {
+        assert!(read(b"id: 1\ndata: half", 5).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_event_inherits_the_id_of_a_block_without_data() {
+        let events = read(b"id: 9\n\ndata\n\n", 4).await;
+        let [Ok(event)] = &events[..] else { panic!("{events:?}") };
+        assert_eq!(event.id.as_deref(), Some("9"));
+    }
+
+    #[tokio::test]
+    async fn a_line_without_an_end_is_an_error() {
+        let body = format!("data: {}", "a".repeat(2 * MAX_LINE));
+        let events = read(body.as_bytes(), MAX_LINE / 4).await;
+        let [Err(error)] = &events[..] else { panic!("{events:?}") };
+        assert!(error.source.to_string().contains("longer than"), "{error:?}");
     }
 }
