@@ -284,7 +284,7 @@ async fn a_site_is_served_and_moves_immediately() {
     assert_eq!((page.status, page.header("x-cdm-service"), page.header("x-cdm-site")), (200, "blue", "shop"));
     let digest = LocalCluster::initial_image().to_string();
     assert_eq!(page.header("x-cdm-digest"), digest);
-    assert!(page.body.contains(&digest) && page.body.contains("Tea &amp; &lt;b&gt;cake"), "{}", page.body);
+    assert!(page.body.contains(&digest) && page.body.contains("Tea &#38; &#60;b&#62;cake"), "{}", page.body);
     assert_eq!(cluster_env.cluster.router_address().await, Ok(host.router_address()));
 
     let before: u64 = page.header("x-cdm-route").parse().expect("a number");

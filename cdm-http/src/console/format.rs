@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use askama::filters;
 use cdm_core::domain::Timestamp;
 
 use crate::api::audit::AuditOutcome;
@@ -14,18 +15,8 @@ use crate::api::{ServiceName, Time};
 
 /// Escapes text for HTML, in an element or in a quoted attribute.
 pub(crate) fn escape(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            other => safe.push(other),
-        }
-    }
-    safe
+    let Ok(escaped) = filters::escape(text, filters::Html);
+    escaped.to_string()
 }
 
 /// Returns an error text as a sentence: with a capital letter and a period. Does not escape.

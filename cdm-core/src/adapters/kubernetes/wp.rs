@@ -47,7 +47,7 @@ pub(super) fn install(settings: &KubernetesSettings, site: &Site<'_>) -> Command
         last: command(
             settings,
             PROVE,
-            &["user", "get", &escaped(site.user), "--field=roles", &url, SKIP_CODE[0], SKIP_CODE[1]],
+            &["user", "get", &literal_argument(site.user), "--field=roles", &url, SKIP_CODE[0], SKIP_CODE[1]],
         ),
         proofs: vec![
             (ADDRESS, site.address.to_owned()),
@@ -90,7 +90,7 @@ pub(super) struct Site<'a> {
 pub(super) fn activate_theme(settings: &KubernetesSettings, address: &str, theme: &str) -> Commands {
     let url = flag("url", address);
     Commands {
-        before: vec![command(settings, "activate", &["theme", "activate", &escaped(theme), &url])],
+        before: vec![command(settings, "activate", &["theme", "activate", &literal_argument(theme), &url])],
         last: command(settings, PROVE, &["option", "get", "stylesheet", &url, SKIP_CODE[0], SKIP_CODE[1]]),
         proofs: vec![(PROVE, theme.to_owned())],
     }
@@ -123,11 +123,11 @@ fn command(settings: &KubernetesSettings, container: &'static str, arguments: &[
 
 /// Returns an option with its value, as one element.
 fn flag(name: &str, value: &str) -> String {
-    format!("--{name}={}", escaped(value))
+    format!("--{name}={}", literal_argument(value))
 }
 
-/// Escapes a value for Kubernetes, which replaces `$(NAME)` in arguments by a variable, and `$$` by `$`.
-fn escaped(value: &str) -> String {
+/// Escapes an argument that `wp` gets literally: Kubernetes replaces `$(NAME)` by a variable, and `$$` by `$`.
+fn literal_argument(value: &str) -> String {
     value.replace('$', "$$")
 }
 

@@ -1,7 +1,9 @@
 //! A pod's response to a request for a site: the page of the tenant that has the hostname.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
+use askama::filters::{Html, escape};
 use hyper::header::{HeaderName, HeaderValue, LOCATION};
 use hyper::{Request, StatusCode};
 
@@ -119,17 +121,8 @@ fn page(site: &Site, options: &Options, service: Color, digest: Digest) -> Strin
     )
 }
 
-fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            other => safe.push(other),
-        }
-    }
-    safe
+/// Escapes text for HTML.
+fn escaped(text: &str) -> impl Display {
+    let Ok(escaped) = escape(text, Html);
+    escaped
 }
