@@ -116,11 +116,6 @@ pub struct Illegal {
 }
 
 impl Life {
-    /// Creates the position of a site in `phase` without a pending operation.
-    pub const fn idle(phase: Phase) -> Self {
-        Self::Present { phase, work: None }
-    }
-
     /// Returns the state that the API shows. Returns `None` without a record.
     pub const fn state(self) -> Option<State> {
         match self {

@@ -11,7 +11,7 @@ use crate::domain::operation::{
     OperationInput, OperationState, Position, Previous, Status, Step as StepState,
 };
 use crate::domain::{
-    Actor, Color, LockMode, MonotonicTime, OperationKind, ReasonCode, ServiceChange, SiteChange, Timestamp,
+    Actor, Color, LockMode, OperationKind, ReasonCode, ServiceChange, SiteChange, Timestamp,
 };
 use crate::ports::{CallContext, ErrorKind, Outcome, PortError, Ports, StoreError};
 
@@ -347,11 +347,6 @@ impl StepContext<'_> {
             stored.fence() == self.operation.fence() && stored.owner == self.operation.owner
         });
         if ours || crate::bug!(RouteFenceIgnored) { Ok(()) } else { Err(StepError::Lost) }
-    }
-
-    /// Returns the current time of the monotonic clock.
-    pub fn tick(&self) -> MonotonicTime {
-        self.ports.clock.monotonic()
     }
 }
 

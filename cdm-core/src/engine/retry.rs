@@ -51,13 +51,6 @@ pub(crate) struct Unwritten {
     pub(crate) unknown: bool,
 }
 
-impl From<Unwritten> for Lost {
-    /// An owner whose write has no result stops. The next owner reads what was applied.
-    fn from(_: Unwritten) -> Self {
-        Self
-    }
-}
-
 /// The pauses between the repetitions of a write.
 #[derive(Clone, Copy)]
 pub(crate) struct Pauses<'a> {
