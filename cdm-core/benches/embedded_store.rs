@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use cdm_core::adapters::embedded::{EmbeddedStore, File, LivenessLock};
 use cdm_core::adapters::{OsIds, SystemClock};
 use cdm_core::domain::site::{Claim, ClaimIntent, Claimed};
-use cdm_core::domain::{ClaimToken, Color, Direction, Fence, Site, WorkerId};
+use cdm_core::domain::{ClaimToken, Color, Direction, Fence, Site, Term, WorkerId};
 use cdm_core::ports::{CallContext, Clock, Entropy, Journal, Mutation, Outcome, WriteBatch};
 use cdm_testkit::fixtures;
 use futures_util::future::join_all;
@@ -32,7 +32,7 @@ fn claim(site: &Site, rollout: u64, ordinal: u32) -> Claim {
     Claim {
         id: site.id.clone(),
         uid: site.uid,
-        claim_token: ClaimToken { rollout, direction: Direction::Forward, term: 1 },
+        claim_token: ClaimToken { rollout, direction: Direction::Forward, term: Term(1) },
         intent: ClaimIntent::Upgrade(Color::Green),
         ordinal,
         number: rollout * 1_000 + u64::from(ordinal),

@@ -173,7 +173,7 @@ fn describe(what: &cdm_testkit::log::EffectKind) -> String {
             format!(
                 "rollout {:?} {:?} {:?} term {} {:?} {:?}",
                 r.status,
-                r.window,
+                r.window(),
                 r.control,
                 r.term,
                 r.counts(),

@@ -12,8 +12,8 @@ use cdm_core::adapters::embedded::{
 };
 use cdm_core::adapters::{OsIds, SystemClock};
 use cdm_core::domain::{
-    Actor, Color, DatabaseName, Digest, Fence, ObjectPrefix, Role, SecretKind, SecretName, Timestamp, Token,
-    TokenHash, Uid, WorkerId,
+    Actor, Color, DatabaseName, Digest, Epoch, Fence, ObjectPrefix, Role, SecretKind, SecretName, Timestamp,
+    Token, TokenHash, Uid, WorkerId,
 };
 use cdm_core::ports::{
     CallContext, Clock, ClusterOps, Cms, Credentials, Database, Entropy, ErrorKind, ImageWant, Journal,
@@ -57,7 +57,7 @@ impl Components {
 
     fn call(&self) -> CallContext {
         let deadline = self.clock.monotonic().after(std::time::Duration::from_secs(30));
-        CallContext { deadline, write: self.ids.write(), fence: Fence::new(7, 1) }
+        CallContext { deadline, write: self.ids.write(), fence: Fence::new(7, Epoch(1)) }
     }
 
     fn uid(&self) -> Uid {

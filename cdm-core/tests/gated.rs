@@ -7,10 +7,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cdm_core::domain::rollout::{Budget, Counts, HealthGate, MemberOutcome, RolloutMember, WaveTarget};
+use cdm_core::domain::rollout::{
+    Budget, Counts, HealthGate, MemberOutcome, RolloutKind, RolloutMember, RolloutSpec, WaveTarget,
+};
 use cdm_core::domain::service::Verdict;
 use cdm_core::domain::{Color, Digest, ReasonCode, Rollout, RolloutStatus};
-use cdm_core::manager::{Accepted, Force, NewFreeze, Resume, RolloutRequest, RolloutScope};
+use cdm_core::manager::{Accepted, Force, NewFreeze, Resume, RolloutScope};
 use cdm_testkit::campaign::{Campaign, full, seed};
 use cdm_testkit::fakes::Unreachable;
 use cdm_testkit::faults::{Fault, Plan};
@@ -78,7 +80,7 @@ fn add_defects(world: &World, rng: &mut Rng) -> Defects {
     defects
 }
 
-fn random_request(rng: &mut Rng) -> RolloutRequest {
+fn random_request(rng: &mut Rng) -> RolloutSpec {
     let mut gate = HealthGate::new("/").expect("a gate");
     if rng.chance(0.3) {
         gate = gate.with_latency(2_000).expect("a ratio");
@@ -88,8 +90,8 @@ fn random_request(rng: &mut Rng) -> RolloutRequest {
         1 => vec![WaveTarget::Count(1), WaveTarget::Percent(100)],
         _ => vec![WaveTarget::Count(2), WaveTarget::Percent(50), WaveTarget::Percent(100)],
     };
-    RolloutRequest {
-        promote: true,
+    RolloutSpec {
+        kind: RolloutKind::Promote,
         scope: RolloutScope::All,
         waves,
         max_concurrent: 1 + u32::try_from(rng.below(4)).unwrap_or(0),
@@ -97,7 +99,7 @@ fn random_request(rng: &mut Rng) -> RolloutRequest {
         auto_rollback: rng.chance(0.5),
         gate: Some(gate),
         bake: Duration::from_secs(rng.below(2) * 120),
-        ..RolloutRequest::default()
+        ..RolloutSpec::default()
     }
 }
 
@@ -166,7 +168,7 @@ fn run_seed(seed: u64) -> Result<RolloutStatus, String> {
     let request_body = wanted.clone();
     let accepted = world.request(move |manager, request| {
         let request_body = request_body.clone();
-        Box::pin(async move { manager.rollout(&request, &request_body).await })
+        Box::pin(async move { manager.rollout(&request, &request_body, None).await })
     });
     let Ok(Accepted::Rollout(number)) = accepted else { return Err(format!("{seed}: {accepted:?}")) };
     let faults: Vec<_> = (0..rng.below(3)).map(|_| fault(&mut rng)).collect();
@@ -202,12 +204,7 @@ fn run_seed(seed: u64) -> Result<RolloutStatus, String> {
     }
 }
 
-fn find_problems(
-    world: &mut World,
-    head: &Rollout,
-    wanted: &RolloutRequest,
-    defects: &Defects,
-) -> Vec<String> {
+fn find_problems(world: &mut World, head: &Rollout, wanted: &RolloutSpec, defects: &Defects) -> Vec<String> {
     let mut problems: Vec<String> = world.violations().iter().map(ToString::to_string).collect();
     let pages = world.store.pages(head.number).into_iter();
     let members: Vec<RolloutMember> = pages.flat_map(|page| page.members).collect();

@@ -6,7 +6,7 @@
 //! this.
 
 use cdm_core::domain::site::Activation;
-use cdm_core::domain::{OperationKind, ReasonCode, State, Status, TerminalStatus};
+use cdm_core::domain::{Epoch, OperationKind, ReasonCode, State, Status, TerminalStatus};
 use cdm_testkit::campaign::{Campaign, catch_panic, full};
 use cdm_testkit::faults::{CallSite, Fault, Plan};
 use cdm_testkit::installation::Installation;
@@ -105,7 +105,7 @@ fn the_database_of_a_formerly_active_site_is_kept() {
         world.edit_site("rrr", |site| match used {
             Used::Active => site.activation = Activation::Ever,
             Used::Routed => {
-                let fence = cdm_core::domain::Fence::new(1, 1);
+                let fence = cdm_core::domain::Fence::new(1, Epoch(1));
                 site.route = Some(cdm_core::domain::Routed { service: site.service, fence });
             }
         });

@@ -361,7 +361,7 @@ impl State {
             self.report("CreateOnce", format!("the job {name} was started twice"));
         }
         if let Some(rollout) = self.rollouts.get(&by.number) {
-            if !rollout.flushing && rollout.pending_flush.is_none() {
+            if !rollout.phase.is_flushing() && rollout.phase.progress().pending_flush.is_none() {
                 self.report("JournalFirst", format!("{effect:?} outside a flush"));
             }
             return;
@@ -464,14 +464,14 @@ impl State {
         let Some(rollout) = self.rollouts.get(&now.rollout).map(Arc::clone) else {
             return self.report("JournalFirst", format!("`{}` was claimed for no rollout", site.id));
         };
-        let window = rollout.window;
-        if !(window.start..window.end).contains(&now.ordinal) {
+        let window = rollout.window();
+        if !window.contains(now.ordinal) {
             self.report("WaveBound", format!("member {} was claimed outside {window:?}", now.ordinal));
         }
         let others = self.sites.values().filter(|other| other.id != site.id);
         let claimed =
             others.filter_map(|other| member(other)).filter(|other| other.rollout == now.rollout).count();
-        if claimed + 1 > rollout.max_concurrent as usize {
+        if claimed + 1 > rollout.spec.max_concurrent as usize {
             self.report("WaveBound", format!("{} sites at once", claimed + 1));
         }
         if rollout.status != cdm_core::domain::RolloutStatus::Running {
@@ -493,11 +493,11 @@ impl State {
         }
         if let Some(old) = self.rollouts.get(&rollout.number).map(Arc::clone) {
             let legal = old.status == rollout.status
-                || cdm_core::domain::rollout::RolloutEvent::ALL
+                || cdm_core::domain::rollout::Transition::ALL
                     .iter()
                     .filter_map(|event| old.status.next(*event).ok())
                     .flat_map(|next| {
-                        let then = cdm_core::domain::rollout::RolloutEvent::ALL;
+                        let then = cdm_core::domain::rollout::Transition::ALL;
                         then.into_iter().filter_map(move |event| next.next(event).ok()).chain([next])
                     })
                     .any(|next| next == rollout.status);
@@ -506,7 +506,7 @@ impl State {
                 self.report("LegalTransition", format!("a rollout that was {was} became {is}"));
             }
             let stops = old.control.is_some() && rollout.control.is_some();
-            if stops && old.window != rollout.window {
+            if stops && rollout.window().end > old.window().end {
                 self.report("WaveBound", "a window was granted after a request to stop".to_owned());
             }
             if old.control.is_some() && rollout.control.is_none() && rollout.status.runnable() {

@@ -1,10 +1,10 @@
 //! Deterministic, valid records for tests. A test changes only the fields that it is about.
 
 use cdm_core::domain::operation::Position;
-use cdm_core::domain::rollout::{Budget, RolloutMember, RolloutPage};
+use cdm_core::domain::rollout::{RolloutMember, RolloutPage, RolloutSpec};
 use cdm_core::domain::site::Activation;
 use cdm_core::domain::{
-    Actor, ClaimToken, Color, Hostnames, OperationInput, OperationState, Phase, Rollout, RolloutKind,
+    Actor, ClaimToken, Color, Epoch, Hostnames, OperationInput, OperationState, Phase, Rollout, RolloutKind,
     RolloutScope, Site, SiteId, SiteName, Status, Theme, Timestamp, Uid,
 };
 use cdm_core::pipelines::NewRollout;
@@ -61,7 +61,7 @@ pub fn operation(number: u64, input: OperationInput) -> OperationState {
         number,
         input,
         pipeline: 1,
-        epoch: 0,
+        epoch: Epoch::ZERO,
         owner: None,
         status: Status::Queued,
         position: Position::Forward(0),
@@ -88,17 +88,9 @@ pub fn rollout(number: u64, kind: RolloutKind, target: Color, total: u32) -> Rol
     let member = RolloutMember::new(parsed(SiteId::parse("any")), Uid::from_parts(0, 0));
     let draft = NewRollout {
         number,
-        kind,
+        spec: RolloutSpec { kind, scope: RolloutScope::All, max_concurrent: 8, ..RolloutSpec::default() },
         target,
-        digest: None,
-        scope: RolloutScope::All,
         members: vec![member; total as usize],
-        waves: Vec::new(),
-        max_concurrent: 8,
-        budget: Budget::Count(0),
-        auto_rollback: false,
-        gate: None,
-        bake: std::time::Duration::ZERO,
         after: None,
         retry_of: None,
         first_number: number + 1,

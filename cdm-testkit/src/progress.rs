@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use cdm_core::domain::operation::Position;
-use cdm_core::domain::{MonotonicTime, OperationState, Rollout};
+use cdm_core::domain::rollout::Window;
+use cdm_core::domain::{Direction, MonotonicTime, OperationState, Rollout};
 
 /// Maximum writes of one record within [`WINDOW`] while its operation is at the same step, or its rollout at the
-/// same sites. A wait is stored when its reason changes, and a step that needs a lock writes twice per attempt.
-const MAX_WRITES: usize = 24;
+/// same sites. A wait is stored when its reason changes, and a step that needs a lock writes twice per attempt. An owner
+/// that takes over begins with short pauses again, so that the limit is about twice the writes of one owner.
+const MAX_WRITES: usize = 32;
 const WINDOW: Duration = Duration::from_secs(60);
 /// Maximum port calls without progress: a fixed number, plus a number for each second.
 const MAX_CALLS: u64 = 3_000;
@@ -20,7 +22,7 @@ const CALLS_PER_SECOND: u64 = 8;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     Operation(u64, Position, u32),
-    Rollout(u64, u32, u32, u32),
+    Rollout(u64, Window, u32, Direction),
 }
 
 /// Tracks the progress in one effect log.
@@ -44,7 +46,7 @@ impl Progress {
     /// Records a write of a rollout; returns the violation, if any.
     pub(super) fn rollout(&mut self, rollout: &Rollout, now: MonotonicTime) -> Option<String> {
         let resolved = rollout.counts().resolved();
-        let stage = Stage::Rollout(rollout.number, rollout.window.start, resolved, rollout.rollback_end);
+        let stage = Stage::Rollout(rollout.number, rollout.window(), resolved, rollout.direction());
         self.record_write(rollout.number, stage, now)
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdm_core::domain::{Fence, MonotonicTime};
+use cdm_core::domain::{Epoch, Fence, MonotonicTime};
 use cdm_core::ports::{
     CallContext, Journal, Mutation, Outcome, SiteRepository, StoreError, WriteBatch, WriteError, WriteId,
 };
@@ -20,7 +20,7 @@ fn now<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn call(write: u64) -> CallContext {
-    CallContext { deadline: MonotonicTime::default(), write: WriteId(write), fence: Fence::new(9, 1) }
+    CallContext { deadline: MonotonicTime::default(), write: WriteId(write), fence: Fence::new(9, Epoch(1)) }
 }
 
 /// Advances the clock; the fake itself needs no time.
@@ -58,9 +58,9 @@ fn the_log_has_each_record_before_and_after() {
     let at = |version| Some(Arc::new(cdm_core::domain::Site { version, ..site.clone() }));
     let effects: Vec<_> = log.since(0).into_iter().map(|effect| (effect.by, effect.kind)).collect();
     let expected = vec![
-        (Fence::new(9, 1), EffectKind::Site(None, at(1))),
+        (Fence::new(9, Epoch(1)), EffectKind::Site(None, at(1))),
         (Fence::default(), EffectKind::Site(at(1), at(2))),
-        (Fence::new(9, 1), EffectKind::Site(at(2), None)),
+        (Fence::new(9, Epoch(1)), EffectKind::Site(at(2), None)),
     ];
     assert_eq!(effects, expected);
     assert_eq!(store.requests(), 4);

@@ -105,8 +105,8 @@ impl Resumed {
                 !self.owned() || self.takeover >= Settings::default().lease,
             ),
             ("a takeover increments the epoch", {
-                let taken_over = u64::from(!self.before.state.status.is_settled());
-                self.after.state.epoch == self.before.state.epoch + taken_over
+                let (before, after) = (self.before.state.epoch, self.after.state.epoch);
+                after == if self.before.state.status.is_settled() { before } else { before.next() }
             }),
         ];
         match claims.iter().find(|(_, holds)| !holds) {

@@ -8,9 +8,10 @@ use cdm_core::adapters::aws::{Aws, AwsSettings};
 use cdm_core::adapters::dynamodb::{DynamoStore, DynamoTable};
 use cdm_core::adapters::kubernetes::{Access, KubernetesCluster, KubernetesSettings};
 use cdm_core::adapters::{OsIds, SystemClock};
+use cdm_core::domain::rollout::{RolloutKind, RolloutSpec};
 use cdm_core::domain::{Color, Digest, Fence, JobName, Role, RolloutStatus, Routed, Site, WorkerId};
 use cdm_core::engine::{Settings, Worker};
-use cdm_core::manager::{Accepted, Manager, Request, RolloutRequest, RolloutScope};
+use cdm_core::manager::{Accepted, Manager, Request, RolloutScope};
 use cdm_core::pipelines::{PipelineSettings, Rollouts, registry};
 use cdm_core::ports::{
     CallContext, ChangeCursor, Clock, ClusterOps, Entropy, JobKind, JobSpec, JobState, Journal, Mutation,
@@ -123,9 +124,13 @@ impl Engine {
 
     /// Moves every site to the canary in one rollout, and returns when the rollout has ended.
     pub(crate) async fn promote(&self) {
-        let wanted =
-            RolloutRequest { promote: true, scope: RolloutScope::Inactive, ..RolloutRequest::default() };
-        let accepted = self.manager.rollout(&Request::by(fixtures::actor(), Role::Admin), &wanted).await;
+        let wanted = RolloutSpec {
+            kind: RolloutKind::Promote,
+            scope: RolloutScope::Inactive,
+            ..RolloutSpec::default()
+        };
+        let accepted =
+            self.manager.rollout(&Request::by(fixtures::actor(), Role::Admin), &wanted, None).await;
         let Ok(Accepted::Rollout(number)) = accepted else {
             panic!("the rollout is not accepted: {accepted:?}")
         };

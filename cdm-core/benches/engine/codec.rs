@@ -227,10 +227,10 @@ fn rollout_item(rollout: &Rollout) -> Value {
         .collect();
     json!({
         "pk": s(format!("R#{}", rollout.number)), "sk": s("HEAD"), "status": s(rollout.status.as_str()),
-        "target": s(rollout.target), "digest": rollout.digest.map(s), "waves": { "L": waves },
+        "target": s(rollout.target), "digest": rollout.spec.digest.map(s), "waves": { "L": waves },
         "owner": rollout.owner.as_ref().map(s), "term": n(rollout.term),
-        "window": s(format!("{}-{}", rollout.window.start, rollout.window.end)), "job": n(rollout.job),
-        "total": n(rollout.total), "flushing": { "BOOL": rollout.flushing },
+        "window": s(format!("{}-{}", rollout.window().start, rollout.window().end)), "job": n(rollout.phase.progress().round),
+        "total": n(rollout.total), "flushing": { "BOOL": rollout.phase.is_flushing() },
         "unsettled": { "BOOL": rollout.needs_recovery }, "requestedBy": s(&rollout.requested_by),
         "createdAt": n(rollout.created_at.millis()), "version": n(rollout.version),
     })

@@ -4,11 +4,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use cdm_core::domain::rollout::{RolloutKind, RolloutSpec};
 use cdm_core::domain::{
     Color, Fence, MonotonicTime, Role, RolloutStatus, Routed, Site, SiteId, Timestamp, Uid, WorkerId,
 };
 use cdm_core::engine::{Settings, Worker};
-use cdm_core::manager::{Accepted, Manager, Request, RolloutRequest, RolloutScope};
+use cdm_core::manager::{Accepted, Manager, Request, RolloutScope};
 use cdm_core::pipelines::{PipelineSettings, Rollouts, registry};
 use cdm_core::ports::{
     CallContext, Clock, ClusterOps, Entropy, Journal, Mutation, Outcome, Ports, RouteSpec, WriteBatch,
@@ -156,9 +157,12 @@ impl Platform {
 
     /// Accepts a rollout that moves every site to the canary.
     pub(crate) fn accept_rollout(&self) -> u64 {
-        let wanted =
-            RolloutRequest { promote: true, scope: RolloutScope::Inactive, ..RolloutRequest::default() };
-        match now(self.manager.rollout(&Request::by(fixtures::actor(), Role::Admin), &wanted)) {
+        let wanted = RolloutSpec {
+            kind: RolloutKind::Promote,
+            scope: RolloutScope::Inactive,
+            ..RolloutSpec::default()
+        };
+        match now(self.manager.rollout(&Request::by(fixtures::actor(), Role::Admin), &wanted, None)) {
             Ok(Accepted::Rollout(number)) => number,
             other => panic!("the rollout is not accepted: {other:?}"),
         }

@@ -2,6 +2,77 @@
 
 use std::fmt;
 
+/// How often an operation was claimed or changed its direction. A call carries the epoch in its fence, so that a worker
+/// that has lost the operation changes nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(pub u64);
+
+/// How often a rollout was claimed. Sites reject claims of a lower term.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Term(pub u64);
+
+impl Epoch {
+    /// The epoch before the first claim.
+    pub const ZERO: Self = Self(0);
+
+    /// Returns the epoch of the next claim.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl Term {
+    /// Returns the term of the next claim.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// The calls of a rollout's owner are fenced by its term.
+impl From<Term> for Epoch {
+    fn from(term: Term) -> Self {
+        Self(term.0)
+    }
+}
+
+impl From<u64> for Epoch {
+    fn from(epoch: u64) -> Self {
+        Self(epoch)
+    }
+}
+
+impl From<Epoch> for u64 {
+    fn from(epoch: Epoch) -> Self {
+        epoch.0
+    }
+}
+
+impl From<u64> for Term {
+    fn from(term: u64) -> Self {
+        Self(term)
+    }
+}
+
+impl From<Term> for u64 {
+    fn from(term: Term) -> Self {
+        term.0
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// `<number>.<epoch>`: the operation that made a write, and the operation's ownership epoch at that time.
 ///
 /// Every claim of an operation raises its epoch, and so does every change of its direction (an undo). Numbers are
@@ -9,9 +80,9 @@ use std::fmt;
 /// write that expects another fence cannot be changed by a worker that has lost the operation.
 ///
 /// ```
-/// use cdm_core::domain::Fence;
+/// use cdm_core::domain::{Epoch, Fence};
 ///
-/// let fence = Fence::new(12, 3);
+/// let fence = Fence::new(12, Epoch(3));
 /// assert_eq!(fence.to_string(), "12.3");
 /// assert_eq!(Fence::parse("12.3"), Some(fence));
 ///
@@ -25,12 +96,12 @@ pub struct Fence {
     /// The number of the operation that made the write.
     pub number: u64,
     /// The operation's epoch, with a count of its writes to the target in the high bits; see [`Fence::over`].
-    pub epoch: u64,
+    pub epoch: Epoch,
 }
 
 impl Fence {
     /// Creates the fence of operation `number` in `epoch`.
-    pub const fn new(number: u64, epoch: u64) -> Self {
+    pub const fn new(number: u64, epoch: Epoch) -> Self {
         Self { number, epoch }
     }
 
@@ -45,19 +116,19 @@ impl Fence {
         if self.number != current.number {
             return self;
         }
-        let writes = (current.epoch >> Self::OWNERSHIP) + 1;
-        Self { epoch: self.epoch | writes << Self::OWNERSHIP, ..self }
+        let writes = (current.epoch.0 >> Self::OWNERSHIP) + 1;
+        Self { epoch: Epoch(self.epoch.0 | writes << Self::OWNERSHIP), ..self }
     }
 
     /// Returns the claim under which the fence was written, without the count of writes.
     pub const fn claim(self) -> Self {
-        Self { epoch: self.epoch & ((1 << Self::OWNERSHIP) - 1), ..self }
+        Self { epoch: Epoch(self.epoch.0 & ((1 << Self::OWNERSHIP) - 1)), ..self }
     }
 
     /// Parses the output of `Display`; returns `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let (number, epoch) = text.split_once('.')?;
-        let fence = Self { number: number.parse().ok()?, epoch: epoch.parse().ok()? };
+        let fence = Self { number: number.parse().ok()?, epoch: Epoch(epoch.parse().ok()?) };
         (fence.to_string() == text).then_some(fence)
     }
 }
@@ -78,7 +149,7 @@ pub struct ClaimToken {
     /// The direction of the rollout. A rollback outranks the forward move.
     pub direction: Direction,
     /// The owner's term, raised each time another worker takes over the rollout.
-    pub term: u64,
+    pub term: Term,
 }
 
 /// The direction in which a rollout moves a site.
@@ -94,10 +165,10 @@ pub enum Direction {
 impl Direction {
     /// Returns the epoch of a member's first claim in this direction. Both directions use the same operation number
     /// and must never share a fence.
-    pub const fn first_epoch(self) -> u64 {
+    pub const fn first_epoch(self) -> Epoch {
         match self {
-            Self::Forward => 1,
-            Self::Rollback => 1 << 32,
+            Self::Forward => Epoch(1),
+            Self::Rollback => Epoch(1 << 32),
         }
     }
 }

@@ -33,7 +33,7 @@ pub use audit::AuditEntry;
 pub use canonical::{Canonical, Fingerprint};
 pub use color::Color;
 pub use digest::{Digest, ImageError};
-pub use fence::{ClaimToken, Direction, Fence};
+pub use fence::{ClaimToken, Direction, Epoch, Fence, Term};
 pub use freeze::Freeze;
 pub use hostname::{Hostname, Hostnames};
 pub use lifecycle::{Phase, State};
@@ -43,7 +43,7 @@ pub use operation::{
     Operation, OperationId, OperationInput, OperationKind, OperationState, Status, Subject, TerminalStatus,
 };
 pub use reason::{Reason, ReasonCode};
-pub use rollout::{Rollout, RolloutKind, RolloutScope, RolloutStatus};
+pub use rollout::{Rollout, RolloutKind, RolloutScope, RolloutSpec, RolloutStatus};
 pub use service::{Fleet, LockMode, Release, Service, ServiceChange, ServiceLock, Verdict};
 pub use site::{Routed, Site, SiteChange};
 pub use time::{MonotonicTime, Timestamp};

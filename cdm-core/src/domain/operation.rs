@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::fence::{Direction, Fence};
+use super::fence::{Direction, Epoch, Fence, Term};
 use super::reason::Reason;
 use super::{Actor, Color, Digest, SiteId, Template, Timestamp, WorkerId};
 
@@ -461,7 +461,7 @@ pub struct Member {
     /// Whether the rollout moves the site forward, or rolls it back.
     pub direction: Direction,
     /// The term of the owner that claimed the site.
-    pub term: u64,
+    pub term: Term,
 }
 
 /// The state of an operation that has not ended. The record of the subject contains it, so that both change in one
@@ -475,7 +475,7 @@ pub struct OperationState {
     /// The version of the pipeline when the operation was accepted.
     pub pipeline: u32,
     /// The number of claims and of changes of direction.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// The worker that has claimed the operation.
     pub owner: Option<WorkerId>,
     /// The status; see [`Status::next`] for its transitions.

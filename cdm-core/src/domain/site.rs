@@ -1,6 +1,6 @@
 //! A site's record and the changes that operations and rollouts make to it.
 
-use super::fence::{ClaimToken, Direction, Fence};
+use super::fence::{ClaimToken, Direction, Epoch, Fence};
 use super::lifecycle::{Event, Illegal, Life, Phase, State};
 use super::operation::{Member, Move, OperationInput, OperationState, Position, Status, TerminalStatus};
 use super::{
@@ -136,7 +136,7 @@ pub enum Claimed {
         /// The last confirmed route.
         route: Option<Routed>,
         /// The operation's epoch: the first epoch of the direction, or a higher one if a lost owner was replaced.
-        epoch: u64,
+        epoch: Epoch,
         /// The version of the record after the claim.
         version: u64,
     },
@@ -311,7 +311,7 @@ impl Site {
                     claim.claim_token.direction.first_epoch()
                 }
             },
-            Some(operation) if operation.number == claim.number => operation.epoch + 1,
+            Some(operation) if operation.number == claim.number => operation.epoch.next(),
             // Fencing off a lost owner does not require a free site.
             Some(_) if claim.intent == ClaimIntent::Recover => {
                 self.claim_token = claim.claim_token;
@@ -370,7 +370,7 @@ impl Claim {
             number: self.number,
             input,
             pipeline: 1,
-            epoch: 1,
+            epoch: Direction::Forward.first_epoch(),
             owner: Some(self.owner.clone()),
             status: Status::Running,
             position: Position::Forward(0),

@@ -27,7 +27,7 @@ pub use pipeline::{
     Attempt, Cancel, Change, Lock, Pipeline, Registry, Run, Step, StepContext, StepError, StepOutput,
     StepResult, Undo,
 };
-pub(crate) use poll_while::{next, poll_while};
+pub(crate) use poll_while::poll_while;
 pub use record::Record;
 pub use retention::{Retention, RetentionPeriods};
 pub(crate) use retry::{Backoff, Pauses, Unwritten, is_transient, retry_write};

@@ -11,7 +11,7 @@ use crate::domain::operation::{
     OperationInput, OperationState, Position, Previous, Status, Step as StepState,
 };
 use crate::domain::{
-    Actor, Color, LockMode, OperationKind, ReasonCode, ServiceChange, SiteChange, Timestamp,
+    Actor, Color, Epoch, LockMode, OperationKind, ReasonCode, ServiceChange, SiteChange, Timestamp,
 };
 use crate::ports::{CallContext, ErrorKind, Outcome, PortError, Ports, StoreError};
 
@@ -443,7 +443,7 @@ impl Registry {
             steps: pipeline
                 .map_or_else(Vec::new, |known| known.step_names().map(StepState::pending).collect()),
             input,
-            epoch: 0,
+            epoch: Epoch::ZERO,
             owner: None,
             status: Status::Queued,
             position: Position::Forward(0),

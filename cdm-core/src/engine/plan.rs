@@ -88,7 +88,7 @@ pub fn claim(operation: &mut OperationState, worker: &WorkerId, now: Timestamp) 
     operation.status = status;
     operation.owner = Some(worker.clone());
     if !crate::bug!(TakeOverKeepsEpoch) {
-        operation.epoch += 1;
+        operation.epoch = operation.epoch.next();
     }
     operation.next_poll_at = None;
     operation.started_at = operation.started_at.or(Some(now));
@@ -142,7 +142,7 @@ pub fn begin_undo(
         step.finished_at = Some(now);
     }
     operation.position = Position::Undo(0, end);
-    operation.epoch += 1;
+    operation.epoch = operation.epoch.next();
     reset_step(operation);
     begin_attempt(operation, now);
     Ok(())

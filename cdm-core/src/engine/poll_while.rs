@@ -21,14 +21,3 @@ pub(crate) async fn poll_while<T, U>(
     }
     first.await
 }
-
-/// Returns the next result: one of `done`, or else of the futures in flight. Returns `None` if there are none.
-pub(crate) async fn next<U>(
-    done: &mut Vec<U>,
-    others: &mut FuturesUnordered<impl Future<Output = U>>,
-) -> Option<U> {
-    match done.pop() {
-        Some(output) => Some(output),
-        None => others.next().await,
-    }
-}

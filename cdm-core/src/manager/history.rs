@@ -96,7 +96,7 @@ impl Manager {
         let mut items = Vec::new();
         let page = self.ports.store.rollouts(before, ROLLOUTS_PER_PAGE).await?;
         let mut next = page.next;
-        for rollout in page.items.into_iter().filter(|rollout| rollout.kind.moves()) {
+        for rollout in page.items.into_iter().filter(|rollout| rollout.spec.kind.moves()) {
             if items.len() == limit {
                 break;
             }
@@ -174,7 +174,7 @@ impl Manager {
         }
         let routed = rollout.target.other();
         let movement = crate::domain::operation::Move { from: routed, to: rollout.target, routed };
-        let promote = rollout.kind == crate::domain::RolloutKind::Promote;
+        let promote = rollout.spec.kind == crate::domain::RolloutKind::Promote;
         let input = if promote {
             crate::domain::OperationInput::Promote(movement)
         } else {

@@ -26,7 +26,7 @@ pub use freezes::NewFreeze;
 pub use history::HistoryCursor;
 pub use permissions::{Action, Work};
 pub use refusals::Span;
-pub use rollouts::{Resume, RolloutRequest};
+pub use rollouts::Resume;
 pub use sites::NewSite;
 pub use users::{NewUser, Proven, SignIn, UserChange};
 pub use webhooks::NewWebhook;

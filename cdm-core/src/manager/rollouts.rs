@@ -1,50 +1,16 @@
 //! Requests about rollouts.
 
-use std::time::Duration;
-
 use super::blue_green::Image;
+use super::plans::{action_of, unknown_sites, validate};
 use super::submit::{Decision, Written};
 use super::{Accepted, Action, Force, Manager, ManagerError, Request, Work};
 use crate::domain::operation::Hooks;
 use crate::domain::rollout::{
-    Budget, HealthGate, MemberOutcome, RolloutEvent, RolloutMember, RolloutPage, WaveTarget, hash,
+    MemberOutcome, RolloutEvent, RolloutMember, RolloutPage, RolloutSpec, Timing, hash,
 };
-use crate::domain::{
-    Canonical, Color, Digest, Direction, Fleet, OperationId, Rollout, RolloutKind, RolloutScope,
-};
+use crate::domain::{Canonical, Color, Digest, Fleet, OperationId, Rollout, RolloutKind};
 use crate::pipelines::NewRollout;
 use crate::ports::{FeedEvent, Mutation, Page, WriteBatch};
-
-/// A rollout to start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RolloutRequest {
-    /// Whether routes are moved. The default is `false`: sites are only assigned to the target.
-    pub promote: bool,
-    /// The digest that the target has to run; deployed first if the target runs another one. `None`, the default,
-    /// uses the running digest.
-    pub digest: Option<Digest>,
-    /// The sites of the rollout. The default is the sites that are assigned to the active service.
-    pub scope: RolloutScope,
-    /// The sizes of the waves. An empty list, the default, makes one wave of all sites.
-    pub waves: Vec<WaveTarget>,
-    /// The maximum number of sites that are moved in parallel; 64 by default. A higher number is faster and affects
-    /// more sites at the same time.
-    pub max_concurrent: u32,
-    /// The number or share of a wave's sites that may fail before the rollout halts; 0 by default.
-    pub budget: Budget,
-    /// Whether a halt moves the moved sites back and restores the previous digest if sites were already on the
-    /// target; `false` by default.
-    pub auto_rollback: bool,
-    /// The health gate that each site has to pass before and after its move; `None`, the default, moves sites without
-    /// a check.
-    pub gate: Option<HealthGate>,
-    /// The bake time between two waves; zero by default. A longer bake time detects slow failures but makes the
-    /// rollout slower.
-    pub bake: Duration,
-    /// The hash of the plan that the user has reviewed. The request is rejected if the plan has changed; `None` skips
-    /// the check.
-    pub plan: Option<String>,
-}
 
 /// The options of a resume request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,53 +27,40 @@ impl Resume {
     }
 }
 
-impl Default for RolloutRequest {
-    fn default() -> Self {
-        Self {
-            promote: false,
-            digest: None,
-            scope: RolloutScope::Active,
-            waves: Vec::new(),
-            max_concurrent: 64,
-            budget: Budget::Count(0),
-            auto_rollback: false,
-            gate: None,
-            bake: Duration::ZERO,
-            plan: None,
-        }
-    }
+/// Encodes a request for a rollout, including the hash of the plan.
+pub(super) fn content(spec: &RolloutSpec, plan: Option<&str>) -> Canonical {
+    Canonical::new().nested("spec", &spec.encode()).optional("plan", plan)
 }
 
 impl Manager {
-    /// Starts a rollout to the active canary service. The target, the digest and the sites are fixed at the start.
+    /// Starts a rollout to the active canary service. The target, the digest and the sites are fixed at the start. `plan` is
+    /// the hash of the plan that the user has reviewed; `None` skips the check that the plan has not changed.
     ///
     /// # Errors
     /// Returns `unknown_sites` for named sites that do not exist, `rollout_in_flight` while another unfinished
-    /// rollout moves sites, `empty_plan` if no site is in scope, `invalid` for invalid waves, and the errors of
+    /// rollout moves sites, `plan_changed` if the plan has another hash now, `empty_plan` if no site is in scope, `invalid`
+    /// for invalid waves, and the errors of
     /// [`Manager::deploy`] if the digest has to be deployed.
     pub async fn rollout(
         &self,
         request: &Request,
-        requested: &RolloutRequest,
+        spec: &RolloutSpec,
+        plan: Option<&str>,
     ) -> Result<Accepted, ManagerError> {
-        requested.validate()?;
-        self.submit(request, requested.action(), "fleet", &requested.content(), || async {
+        validate(spec)?;
+        self.submit(request, action_of(spec), "fleet", &content(spec, plan), || async {
             let target = self.canary().await?;
             // Freezes are checked for each site at its move, not here.
-            let (inputs, sites) = self.plan_inputs(requested, target, &Fleet::default()).await?;
-            let unknown = requested.unknown_sites(&sites);
+            let (inputs, sites) = self.plan_inputs(spec, target, &Fleet::default()).await?;
+            let unknown = unknown_sites(spec, &sites);
             if !unknown.is_empty() {
                 return Err(ManagerError::UnknownSites(unknown));
             }
-            if requested
-                .plan
-                .as_ref()
-                .is_some_and(|plan| *plan != hash(&inputs, &sites, &requested.spec_content()))
-            {
+            if plan.is_some_and(|plan| *plan != hash(&inputs, &sites)) {
                 return Err(ManagerError::PlanChanged);
             }
             let members = sites.into_iter().map(RolloutMember::from).collect();
-            self.decide_rollout(request, requested, (target, inputs.running), members, None).await
+            self.decide_rollout(request, spec, (target, inputs.running), members, None).await
         })
         .await
     }
@@ -115,7 +68,7 @@ impl Manager {
     async fn decide_rollout(
         &self,
         request: &Request,
-        requested: &RolloutRequest,
+        spec: &RolloutSpec,
         (target, running): (Color, Option<Digest>),
         members: Vec<RolloutMember>,
         retry_of: Option<u64>,
@@ -131,7 +84,7 @@ impl Manager {
             return Err(ManagerError::EmptyPlan);
         }
         let (mut after, mut extra) = (None, Vec::new());
-        if let Some(digest) = requested.digest.filter(|digest| Some(*digest) != running) {
+        if let Some(digest) = spec.digest.filter(|digest| Some(*digest) != running) {
             let image = Image { hooks: Hooks::Skip, ..Image::deployed(target, digest, false) };
             let deploy = self.deploy_writes(request, &image, None).await?;
             (after, extra) = (Some(deploy.0), deploy.1);
@@ -141,17 +94,9 @@ impl Manager {
         let rollout = NewRollout {
             // Allocated after the fleet was read, so it is higher than the number of every earlier rollout.
             number: self.allocate_ids(1).await?,
-            kind: if requested.promote { RolloutKind::Promote } else { RolloutKind::Upgrade },
+            spec: RolloutSpec { digest: spec.digest.or(running), ..spec.clone() },
             target,
-            digest: requested.digest.or(running),
-            scope: requested.scope.clone(),
             members,
-            waves: requested.waves.clone(),
-            max_concurrent: requested.max_concurrent,
-            budget: requested.budget,
-            auto_rollback: requested.auto_rollback,
-            gate: requested.gate.clone(),
-            bake: requested.bake,
             after,
             retry_of,
             first_number,
@@ -185,7 +130,7 @@ impl Manager {
         }
     }
 
-    /// Pauses a rollout: no further site is moved after the next checkpoint.
+    /// Pauses a rollout: sites in progress are finished, and no further site is moved.
     ///
     /// # Errors
     /// Returns `not_found` or `illegal_transition`.
@@ -216,12 +161,12 @@ impl Manager {
         let target = format!("rollout-{number}");
         let content = resume.content();
         self.submit(request, Action::ResumeRollout, &target, &content, || async move {
-            let mut rollout = self.get_rollout(number).await?;
-            let before = rollout.clone();
-            rollout.resume(resume.accept, self.now())?;
-            self.check_digest(request, &before, resume).await?;
-            let batch = WriteBatch::of(vec![Mutation::Rollout(Box::new(rollout))]);
-            let events = vec![self.rollout_event(number, RolloutEvent::Resume.as_str())];
+            let rollout = self.get_rollout(number).await?;
+            let event = RolloutEvent::Resume(resume.accept);
+            let (next, _) = rollout.advance(&event, &Timing::default(), self.now())?;
+            self.check_digest(request, &rollout, resume).await?;
+            let batch = WriteBatch::of(vec![Mutation::Rollout(Box::new(next))]);
+            let events = vec![self.rollout_event(number, event.as_str())];
             Ok(Decision { batch: WriteBatch { events, ..batch }, accepted: Accepted::Rollout(number) })
         })
         .await
@@ -236,10 +181,8 @@ impl Manager {
         rollout: &Rollout,
         resume: Resume,
     ) -> Result<(), ManagerError> {
-        let moves =
-            rollout.kind.moves() && rollout.direction == Direction::Forward && rollout.after.is_none();
         let wanted = rollout.wanted();
-        if !moves || (resume.accept.is_none() && wanted.is_none()) {
+        if !rollout.moves_to_target() || (resume.accept.is_none() && wanted.is_none()) {
             return Ok(());
         }
         let running = self.ports.cluster.service(rollout.target).await?.digest;
@@ -258,9 +201,8 @@ impl Manager {
     /// Returns the digest that the target runs, if it differs from the rollout's digest and the rollout can still
     /// move sites. Returns `None` if the cluster is unavailable.
     pub async fn conflicting_digest(&self, rollout: &Rollout) -> Option<Digest> {
-        let moves =
-            rollout.kind.moves() && rollout.direction == Direction::Forward && rollout.after.is_none();
-        let wanted = rollout.wanted().filter(|_| moves && !rollout.status.ended())?;
+        let moves = rollout.moves_to_target() && !rollout.status.ended();
+        let wanted = rollout.wanted().filter(|_| moves)?;
         let running = self.ports.cluster.service(rollout.target).await.ok()?.digest;
         running.filter(|running| *running != wanted)
     }
@@ -281,8 +223,8 @@ impl Manager {
         event: RolloutEvent,
     ) -> Result<Accepted, ManagerError> {
         self.submit(request, action, &format!("rollout-{number}"), &Canonical::new(), || async {
-            let mut rollout = self.get_rollout(number).await?;
-            rollout.request(event, self.now())?;
+            let rollout = self.get_rollout(number).await?;
+            let (rollout, _) = rollout.advance(&event, &Timing::default(), self.now())?;
             let mut writes = Vec::new();
             if rollout.status.ended() {
                 let fleet = self.ports.store.fleet().await?;
@@ -338,18 +280,14 @@ impl Manager {
                 request.may_on(Action::RetryRollout, Work::MovesToBadDigest)?;
             }
             let members = self.unfinished(&rollout).await?;
-            let requested = RolloutRequest {
-                promote: rollout.kind == RolloutKind::Promote,
-                digest: rollout.wanted(),
-                scope: rollout.scope.clone(),
-                max_concurrent: rollout.max_concurrent,
-                budget: rollout.budget,
-                auto_rollback: rollout.auto_rollback,
-                gate: rollout.gate.clone(),
-                bake: rollout.bake,
-                ..RolloutRequest::default()
+            // The hooks of a deploy are retried as an upgrade of the same sites, which flushes their caches, too.
+            let kind = match rollout.spec.kind {
+                RolloutKind::Promote => RolloutKind::Promote,
+                RolloutKind::Upgrade | RolloutKind::Flush => RolloutKind::Upgrade,
             };
-            self.decide_rollout(request, &requested, (rollout.target, running), members, Some(number)).await
+            let digest = rollout.wanted();
+            let spec = RolloutSpec { kind, digest, waves: Vec::new(), ..rollout.spec };
+            self.decide_rollout(request, &spec, (rollout.target, running), members, Some(number)).await
         })
         .await
     }

@@ -277,9 +277,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::rollout::{Budget, HealthGate, WaveTarget};
+    use crate::domain::rollout::{Budget, HealthGate, RolloutKind, RolloutSpec, WaveTarget};
     use crate::domain::{Color, Digest, Hostnames, RolloutScope, SiteId, SiteName, Theme};
-    use crate::manager::{DeployRequest, Force, NewFreeze, NewSite, Resume, RolloutRequest};
+    use crate::manager::rollouts::content;
+    use crate::manager::{DeployRequest, Force, NewFreeze, NewSite, Resume};
 
     /// A retried request has to match the record that an earlier build of the same encoding version stored.
     #[test]
@@ -299,8 +300,8 @@ mod tests {
             reason: "release night".to_owned(),
             until: Some(Timestamp::from_millis(1_764_547_200_000)),
         };
-        let rollout = RolloutRequest {
-            promote: true,
+        let rollout = RolloutSpec {
+            kind: RolloutKind::Promote,
             digest: Some(digest),
             scope: RolloutScope::Sites(vec![site]),
             waves: vec![WaveTarget::Count(1), WaveTarget::Percent(10)],
@@ -308,17 +309,19 @@ mod tests {
             auto_rollback: true,
             gate: Some(HealthGate::new("/health").and_then(|gate| gate.with_text("ok")).expect("a gate")),
             bake: Duration::from_secs(300),
-            plan: Some("f00d".to_owned()),
-            ..RolloutRequest::default()
+            ..RolloutSpec::default()
         };
         let deploy = DeployRequest { digest, service: None, promote: true };
         let resume = Resume { accept: Some(digest), force: Force::Yes };
         let pinned = [
             (new_site.content(), "25e7c6c56d0b751a125258276bb37db53c02401b38a76aecf02fc93cb8b8a5dc"),
             (freeze.content(), "b763170a85dbccd89fb4d4f5b7e9b45f646032fec73178fb3198149d591f2821"),
-            (rollout.content(), "6d62fb013ee6a7c1de6558e6b739af69bcd50f5dd1414a7f0b7c159a47bbce25"),
             (
-                RolloutRequest::default().content(),
+                content(&rollout, Some("f00d")),
+                "6d62fb013ee6a7c1de6558e6b739af69bcd50f5dd1414a7f0b7c159a47bbce25",
+            ),
+            (
+                content(&RolloutSpec::default(), None),
                 "77690832be0a77e18dfc6250dbdb03b7ae34a2072aa82bfc368bf5b0b1c1eae5",
             ),
             (deploy.content(), "0913983367e820e081fe1c1ce8f3dfbf2c950d0f711d6876db05794bea9a2db3"),

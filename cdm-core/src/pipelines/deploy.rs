@@ -3,7 +3,7 @@
 use super::new_rollout::{self, Scope};
 use super::select;
 use crate::domain::operation::{self, Hooks, OperationState, Previous};
-use crate::domain::rollout::{Budget, RolloutKind, RolloutScope};
+use crate::domain::rollout::{Budget, RolloutKind, RolloutScope, RolloutSpec};
 use crate::domain::{
     Color, OperationInput, OperationKind, ReasonCode, Release, Service, ServiceChange, Verdict,
 };
@@ -191,18 +191,16 @@ async fn hooks(context: &StepContext<'_>) -> StepResult {
         Outcome::NotApplied(error) | Outcome::Unknown(error) => return Err(store_error(&error)),
     };
     let rollout = new_rollout::NewRollout {
-        gate: None,
-        bake: std::time::Duration::ZERO,
         number,
-        kind,
+        spec: RolloutSpec {
+            kind,
+            digest: Some(deploy.digest),
+            scope: RolloutScope::Service(deploy.color),
+            budget: Budget::Percent(100),
+            ..RolloutSpec::default()
+        },
         target: deploy.color,
-        digest: Some(deploy.digest),
-        scope: RolloutScope::Service(deploy.color),
         members,
-        waves: Vec::new(),
-        max_concurrent: new_rollout::MAX_CONCURRENT,
-        budget: Budget::Percent(100),
-        auto_rollback: false,
         after: None,
         retry_of: None,
         first_number,

@@ -1,19 +1,12 @@
 //! The creation of a rollout: its sites, its waves and its pages.
 
-use std::time::Duration;
-
-use crate::domain::fence::Direction;
 use crate::domain::rollout::{
-    self, Budget, Candidate, HealthGate, RolloutMember, RolloutPage, WaveTarget, Window,
+    self, Candidate, Progress, RolloutMember, RolloutPage, RolloutPhase, RolloutSpec, WaveTarget,
 };
 use crate::domain::{
-    Actor, Color, Digest, Fleet, NameError, OperationId, Phase, Rollout, RolloutKind, RolloutScope,
-    RolloutStatus, Site, SiteId, Timestamp,
+    Actor, Color, Fleet, NameError, OperationId, Phase, Rollout, RolloutStatus, Site, SiteId, Term, Timestamp,
 };
 use crate::ports::{Mutation, Ports, SiteQuery, StoreError, WriteBatch};
-
-/// The default limit of sites that move concurrently. A higher limit does not increase the throughput of one API server.
-pub(crate) const MAX_CONCURRENT: u32 = 64;
 
 /// The limit of pages in one batch. The other pages of a longer list are written before the record of the rollout, under
 /// a number that is not used until the rollout is accepted.
@@ -93,28 +86,12 @@ pub(crate) fn count(members: &[RolloutMember]) -> u32 {
 pub struct NewRollout {
     /// The number, from the same sequence as the numbers of operations.
     pub number: u64,
-    /// The effect on each site.
-    pub kind: RolloutKind,
+    /// What the user has chosen. The digest is the one that the target must run; `None`: any digest.
+    pub spec: RolloutSpec,
     /// The service that the sites move to.
     pub target: Color,
-    /// The digest that the target must run. `None`: any digest.
-    pub digest: Option<Digest>,
-    /// The scope of the request.
-    pub scope: RolloutScope,
     /// The sites that the request was resolved to.
     pub members: Vec<RolloutMember>,
-    /// The targets of the waves. Empty for a single wave of all sites.
-    pub waves: Vec<WaveTarget>,
-    /// The limit of sites that move concurrently.
-    pub max_concurrent: u32,
-    /// The number of sites of a wave that may fail.
-    pub budget: Budget,
-    /// Whether a rollout that exceeds its budget rolls the moved sites back.
-    pub auto_rollback: bool,
-    /// The health gate of each site. `None`: sites are not probed.
-    pub gate: Option<HealthGate>,
-    /// The bake time between two waves.
-    pub bake: Duration,
     /// The deploy that must succeed before sites move.
     pub after: Option<OperationId>,
     /// The rollout whose failed sites this one retries.
@@ -128,49 +105,38 @@ pub struct NewRollout {
 }
 
 impl NewRollout {
-    /// Returns the record of the rollout.
+    /// Returns the record of the rollout. Its specification names only the waves that have sites.
     ///
     /// # Errors
     /// The targets of the waves are invalid; see [`rollout::plan_waves`].
     pub fn record(&self) -> Result<Rollout, NameError> {
         let total = count(&self.members);
+        let waves = rollout::plan_waves(&self.spec.waves, total)?;
+        let targets = waves.iter().map(|wave| WaveTarget::parse(&wave.name)).collect::<Result<_, _>>()?;
+        let max_concurrent = self.spec.max_concurrent.max(1);
+        let moving = RolloutPhase::Moving(Progress::default());
         Ok(Rollout {
             number: self.number,
-            kind: self.kind,
+            spec: RolloutSpec { waves: targets, max_concurrent, ..self.spec.clone() },
             target: self.target,
-            digest: self.digest,
             accepted_digest: None,
-            scope: self.scope.clone(),
-            waves: rollout::plan_waves(&self.waves, total)?,
-            max_concurrent: self.max_concurrent.max(1),
-            budget: self.budget,
-            auto_rollback: self.auto_rollback,
-            gate: self.gate.clone(),
-            bake: self.bake,
+            waves,
             status: RolloutStatus::Waiting,
+            phase: self.after.clone().map_or(moving, RolloutPhase::Deploying),
             control: None,
             owner: None,
-            term: 0,
-            direction: Direction::Forward,
-            window: Window::default(),
+            term: Term::default(),
+            needs_recovery: false,
             acknowledged_failures: 0,
             unhealthy: 0,
             in_place: 0,
             failures: Vec::new(),
-            baking: None,
             image_rejected: false,
             rollback: None,
-            rollback_end: 0,
-            job: 1,
             first_number: self.first_number,
             total,
-            after: self.after.clone(),
             locked_color: None,
-            flushing: false,
-            pending_flush: None,
-            flush_from: 0,
             samples: Vec::new(),
-            needs_recovery: false,
             reason: None,
             waiting_since: None,
             next_poll_at: None,

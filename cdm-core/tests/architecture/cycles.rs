@@ -29,20 +29,7 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("cdm-core", &["adapters/mysql/privileges.rs", "adapters/mysql/site.rs"]),
     ("cdm-core", &["adapters/records/operations.rs", "adapters/records/rollouts.rs"]),
     ("cdm-core", &["domain/freeze.rs", "domain/service.rs"]),
-    ("cdm-core", &["domain/rollout/member.rs", "domain/rollout/plan.rs", "domain/rollout/waves.rs"]),
     ("cdm-core", &["engine/pipeline.rs", "engine/record.rs"]),
-    (
-        "cdm-core",
-        &[
-            "pipelines/rollout/checkpoint.rs",
-            "pipelines/rollout/driver.rs",
-            "pipelines/rollout/flush.rs",
-            "pipelines/rollout/freeze.rs",
-            "pipelines/rollout/gate.rs",
-            "pipelines/rollout/member.rs",
-            "pipelines/rollout/run.rs",
-        ],
-    ),
     ("cdm-core", &["wiring/backends.rs", "wiring/cloud.rs", "wiring/embedded.rs", "wiring/readiness.rs"]),
     ("cdm-testkit", &["kubernetes/controllers/mod.rs", "kubernetes/state.rs", "kubernetes/watches.rs"]),
 ];

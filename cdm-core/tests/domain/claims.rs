@@ -6,8 +6,8 @@ use cdm_core::domain::site::{
     Activation, Claim, ClaimIntent, ClaimRefused, Claimed, LastOutcome, ReleaseClaim,
 };
 use cdm_core::domain::{
-    ClaimToken, Color, Direction, Fence, Hostnames, OperationKind, Phase, Routed, Site, SiteId, SiteName,
-    Status, Theme, Uid, WorkerId,
+    ClaimToken, Color, Direction, Epoch, Fence, Hostnames, OperationKind, Phase, Routed, Site, SiteId,
+    SiteName, Status, Term, Theme, Uid, WorkerId,
 };
 
 use super::{NOW, actor};
@@ -20,7 +20,7 @@ pub(crate) fn active(id: &str) -> Site {
         theme: Theme::parse("plain").expect("a theme"),
         hostnames: Hostnames::parse(&["shop.example"], "shop.example").expect("a hostname"),
         service: Color::Blue,
-        route: Some(Routed { service: Color::Blue, fence: Fence::new(3, 2) }),
+        route: Some(Routed { service: Color::Blue, fence: Fence::new(3, Epoch(2)) }),
         phase: Phase::Active,
         operation: None,
         claim_token: ClaimToken::default(),
@@ -33,7 +33,7 @@ pub(crate) fn active(id: &str) -> Site {
 }
 
 const fn claim_token(direction: Direction, term: u64) -> ClaimToken {
-    ClaimToken { rollout: 7, direction, term }
+    ClaimToken { rollout: 7, direction, term: Term(term) }
 }
 
 fn claim(site: &Site, claim_token: ClaimToken, intent: ClaimIntent) -> Claim {
@@ -56,7 +56,7 @@ const ROLLBACK: ClaimIntent = ClaimIntent::Promote(Color::Blue);
 fn release_claim(
     site: &Site,
     claim_token: ClaimToken,
-    epoch: u64,
+    epoch: Epoch,
     outcome: Option<MemberOutcome>,
     service: Color,
 ) -> ReleaseClaim {
@@ -74,7 +74,7 @@ fn release_claim(
     }
 }
 
-fn epoch(claimed: Result<Claimed, ClaimRefused>) -> u64 {
+fn epoch(claimed: Result<Claimed, ClaimRefused>) -> Epoch {
     match claimed {
         Ok(Claimed::Taken { epoch, .. }) => epoch,
         other => panic!("{other:?}"),
@@ -96,14 +96,14 @@ fn a_site_is_claimed_moved_and_released() {
     let operation = site.operation.clone().expect("an operation");
     assert_eq!(
         (operation.status, operation.input.kind(), operation.fence()),
-        (Status::Running, OperationKind::Promote, Fence::new(8, 1))
+        (Status::Running, OperationKind::Promote, Fence::new(8, Epoch(1)))
     );
 
-    let done = release_claim(&site, own_token, 1, Some(MemberOutcome::Moved), Color::Green);
+    let done = release_claim(&site, own_token, Epoch(1), Some(MemberOutcome::Moved), Color::Green);
     for wrong in [
         ReleaseClaim { claim_token: claim_token(Direction::Forward, 2), ..done.clone() },
-        ReleaseClaim { fence: Fence::new(8, 2), ..done.clone() },
-        ReleaseClaim { fence: Fence::new(9, 1), ..done.clone() },
+        ReleaseClaim { fence: Fence::new(8, Epoch(2)), ..done.clone() },
+        ReleaseClaim { fence: Fence::new(9, Epoch(1)), ..done.clone() },
     ] {
         let before = site.clone();
         assert_eq!(site.release_claim(&wrong), Err(ClaimRefused::Fenced));
@@ -134,7 +134,7 @@ fn a_lost_owner_is_fenced_off() {
     let second = epoch(site.claim(&taken));
     assert!(second > first);
     let term = site.operation.as_ref().and_then(|operation| operation.member).map(|member| member.term);
-    assert_eq!(term, Some(2));
+    assert_eq!(term, Some(Term(2)));
     let late = claim(&site, claim_token(Direction::Forward, 1), FORWARD);
     assert_eq!(site.claim(&late), Err(ClaimRefused::Fenced));
     let stale = release_claim(
@@ -235,7 +235,7 @@ fn terminate() -> OperationState {
         number: 3,
         input: OperationInput::Terminate,
         pipeline: 1,
-        epoch: 1,
+        epoch: Epoch(1),
         owner: None,
         status: Status::Queued,
         position: Position::Forward(0),

@@ -2,7 +2,8 @@
 
 use cdm_core::domain::operation::OperationParent;
 use cdm_core::domain::{
-    ClaimToken, Color, Direction, Fence, JobName, ObjectPrefix, OperationId, Site, SiteId, Subject, Uid,
+    ClaimToken, Color, Direction, Epoch, Fence, JobName, ObjectPrefix, OperationId, Site, SiteId, Subject,
+    Term, Uid,
 };
 use proptest::prelude::*;
 
@@ -44,9 +45,9 @@ proptest! {
 
     #[test]
     fn fences_are_parsed_back_and_ordered(number in any::<u64>(), epoch in any::<u64>(), other in any::<(u64, u64)>()) {
-        let fence = Fence::new(number, epoch);
+        let fence = Fence::new(number, Epoch(epoch));
         prop_assert_eq!(Fence::parse(&fence.to_string()), Some(fence));
-        prop_assert_eq!(fence.cmp(&Fence::new(other.0, other.1)), (number, epoch).cmp(&other));
+        prop_assert_eq!(fence.cmp(&Fence::new(other.0, Epoch(other.1))), (number, epoch).cmp(&other));
     }
 
     #[test]
@@ -96,17 +97,20 @@ proptest! {
 
 #[test]
 fn fences_are_ordered_by_number_then_epoch() {
-    assert!(Fence::new(2, 1) > Fence::new(1, 9) && Fence::new(1, 10) > Fence::new(1, 9));
+    assert!(
+        Fence::new(2, Epoch(1)) > Fence::new(1, Epoch(9))
+            && Fence::new(1, Epoch(10)) > Fence::new(1, Epoch(9))
+    );
     for wrong in ["", ".", "1", "1.", ".1", "1.2.3", "-1.2", "1,2", " 1.2", "18446744073709551616.1"] {
         assert_eq!(Fence::parse(wrong), None, "{wrong:?}");
     }
     assert!(
-        ClaimToken { rollout: 1, direction: Direction::Rollback, term: 1 }
-            > ClaimToken { rollout: 1, direction: Direction::Forward, term: 9 }
+        ClaimToken { rollout: 1, direction: Direction::Rollback, term: Term(1) }
+            > ClaimToken { rollout: 1, direction: Direction::Forward, term: Term(9) }
     );
     assert!(
-        ClaimToken { rollout: 2, direction: Direction::Forward, term: 1 }
-            > ClaimToken { rollout: 1, direction: Direction::Rollback, term: 9 }
+        ClaimToken { rollout: 2, direction: Direction::Forward, term: Term(1) }
+            > ClaimToken { rollout: 1, direction: Direction::Rollback, term: Term(9) }
     );
 }
 

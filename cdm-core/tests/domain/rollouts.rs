@@ -1,11 +1,13 @@
-//! Waves, budgets, and the decisions at a checkpoint.
+//! Waves, budgets, and the order of decisions after a report.
 
 use cdm_core::domain::rollout::{
-    Budget, Control, Counts, MemberOutcome, ProgressSample, RolloutEvent, RolloutMember, WaveTarget, Window,
-    plan_waves,
+    Budget, Control, Counts, IllegalRollout, Interruption, MemberFailure, MemberOutcome, Progress,
+    ProgressSample, Report, ReportedOutcome, RolloutEvent, RolloutMember, RolloutPhase, RolloutSpec, Timing,
+    WaveTarget, Window, plan_waves,
 };
 use cdm_core::domain::{
-    Color, Direction, ReasonCode, Rollout, RolloutKind, RolloutScope, RolloutStatus, SiteId, Uid, WorkerId,
+    Color, Direction, ReasonCode, Rollout, RolloutKind, RolloutScope, RolloutStatus, SiteId, Timestamp, Uid,
+    WorkerId,
 };
 use cdm_core::pipelines::NewRollout;
 use proptest::prelude::*;
@@ -112,27 +114,42 @@ fn running(total: u32, waves: &[WaveTarget], budget: Budget, auto_rollback: bool
     };
     let draft = NewRollout {
         number: 7,
-        kind: RolloutKind::Promote,
+        spec: RolloutSpec {
+            kind: RolloutKind::Promote,
+            scope: RolloutScope::All,
+            waves: waves.to_vec(),
+            budget,
+            auto_rollback,
+            ..RolloutSpec::default()
+        },
         target: Color::Green,
-        digest: None,
-        scope: RolloutScope::All,
         members: (0..total).map(member).collect(),
-        waves: waves.to_vec(),
-        max_concurrent: 64,
-        budget,
-        auto_rollback,
-        gate: None,
-        bake: std::time::Duration::ZERO,
         after: None,
         retry_of: None,
         first_number: 8,
         requested_by: actor(),
         now: NOW,
     };
-    let mut rollout = draft.record().expect("waves");
-    rollout.claim(&WorkerId::new("worker"), NOW).unwrap();
-    rollout.grant_first_window();
-    rollout
+    let rollout = draft.record().expect("waves");
+    send(&rollout, &RolloutEvent::Claim(WorkerId::new("worker")), NOW).expect("the claim is legal")
+}
+
+/// Returns the rollout after an event.
+fn send(rollout: &Rollout, event: &RolloutEvent, at: Timestamp) -> Result<Rollout, IllegalRollout> {
+    rollout.advance(event, &Timing::default(), at).map(|(next, _)| next)
+}
+
+/// Returns a report of these outcomes, each with the earlier outcome of the site. No cache has to be flushed.
+fn report(
+    outcomes: impl IntoIterator<Item = (u32, Option<MemberOutcome>, MemberOutcome)>,
+    open: Option<u32>,
+) -> Report {
+    let outcomes = outcomes.into_iter().map(|(ordinal, before, outcome)| {
+        let site = SiteId::parse(&format!("s{ordinal}")).expect("a site id");
+        let site = MemberFailure { site, outcome, why: None };
+        ReportedOutcome { ordinal, before, digest: None, site }
+    });
+    Report { outcomes: outcomes.collect(), open, ..Report::default() }
 }
 
 fn starts(rollout: &Rollout) -> Vec<u32> {
@@ -186,27 +203,29 @@ proptest! {
         let mut outcomes: Vec<Option<MemberOutcome>> = vec![None; total as usize];
         let (mut last, mut granted) = (Window::default(), 0);
         while rollout.status == RolloutStatus::Running {
-            let Window { start, end } = rollout.window;
+            let window = rollout.window();
+            let Window { start, end } = window;
             prop_assert!(granted <= 2 * total, "the rollout does not end");
             granted += 1;
-            prop_assert!(start < end && end <= total && end - start <= Window::size(rollout.max_concurrent), "{:?}", rollout.window);
-            if rollout.direction == Direction::Forward {
+            prop_assert!(start < end && end <= total && end - start <= Window::size(rollout.spec.max_concurrent), "{window:?}");
+            if rollout.direction() == Direction::Forward {
                 let mut ends = rollout.waves.iter().map(|wave| wave.end);
-                prop_assert!(!ends.any(|wave| start < wave && wave < end), "{:?}", rollout.window);
+                prop_assert!(!ends.any(|wave| start < wave && wave < end), "{window:?}");
                 prop_assert_eq!(start, last.end);
             }
-            last = rollout.window;
+            last = window;
+            let mut resolved = Vec::new();
             for ordinal in start..end {
                 let before = outcomes[ordinal as usize];
-                let now = match (rollout.direction, before) {
+                let now = match (rollout.direction(), before) {
                     (Direction::Forward, _) => drawn[ordinal as usize],
                     (Direction::Rollback, Some(MemberOutcome::Moved)) => MemberOutcome::Returned,
                     (Direction::Rollback, _) => continue,
                 };
                 outcomes[ordinal as usize] = Some(now);
-                rollout.count(ordinal, before, now, None);
+                resolved.push((ordinal, before, now));
             }
-            rollout.proceed(true, NOW).unwrap();
+            rollout = send(&rollout, &RolloutEvent::SitesMoved(report(resolved, None)), NOW).unwrap();
             for (wave, start) in rollout.waves.iter().zip(starts(&rollout)) {
                 let mut recount = Counts::default();
                 let sites = &outcomes[start as usize..wave.end as usize];
@@ -244,9 +263,16 @@ fn an_abort_outranks_a_pause_outranks_the_budget_outranks_a_grant() {
         for over in [false, true] {
             for control in [None, Some(Control::Pause), Some(Control::Abort)] {
                 let mut rollout = running(10, &grants, Budget::Count(0), false);
-                rollout.count(0, None, if over { MemberOutcome::Failed } else { MemberOutcome::Moved }, None);
                 rollout.control = control;
-                rollout.proceed(whole, NOW).unwrap();
+                let outcome = if over { MemberOutcome::Failed } else { MemberOutcome::Moved };
+                let report = report([(0, None, outcome)], (!whole).then_some(0));
+                let event = match (control, over) {
+                    _ if whole => RolloutEvent::SitesMoved(report),
+                    (Some(_), _) => RolloutEvent::Interrupted(report, Interruption::ControlRequested),
+                    (None, true) => RolloutEvent::Interrupted(report, Interruption::Budget),
+                    (None, false) => RolloutEvent::SitesMoved(report),
+                };
+                let rollout = send(&rollout, &event, NOW).unwrap();
                 let expected = match (control, over) {
                     (Some(Control::Abort), _) => RolloutStatus::Aborted,
                     (Some(Control::Pause), _) => RolloutStatus::Paused,
@@ -256,7 +282,7 @@ fn an_abort_outranks_a_pause_outranks_the_budget_outranks_a_grant() {
                 assert_eq!(rollout.status, expected, "{control:?}, over budget: {over}, whole: {whole}");
                 let granted = expected == RolloutStatus::Running && whole;
                 let window = if granted { Window { start: 1, end: 10 } } else { Window { start: 0, end: 1 } };
-                assert_eq!(rollout.window, window, "{control:?}, over budget: {over}, whole: {whole}");
+                assert_eq!(rollout.window(), window, "{control:?}, over budget: {over}, whole: {whole}");
                 assert_eq!(rollout.control, None);
             }
         }
@@ -265,34 +291,35 @@ fn an_abort_outranks_a_pause_outranks_the_budget_outranks_a_grant() {
 
 #[test]
 fn an_owned_rollout_gets_a_request_and_an_unowned_one_changes_at_once() {
-    let mut owned = running(10, &[], Budget::Count(0), false);
-    assert_eq!(owned.request(RolloutEvent::Pause, NOW), Ok(()));
+    let owned = running(10, &[], Budget::Count(0), false);
+    let owned = send(&owned, &RolloutEvent::Pause, NOW).unwrap();
     assert_eq!((owned.status, owned.control), (RolloutStatus::Running, Some(Control::Pause)));
-    assert_eq!(owned.request(RolloutEvent::Abort, NOW), Ok(()));
-    assert_eq!(owned.request(RolloutEvent::Pause, NOW), Ok(()));
+    let owned = send(&owned, &RolloutEvent::Abort, NOW).unwrap();
+    let owned = send(&owned, &RolloutEvent::Pause, NOW).unwrap();
     assert_eq!(owned.control, Some(Control::Abort), "a later pause does not take an abort back");
-    assert!(owned.request(RolloutEvent::Resume, NOW).is_err());
-    owned.proceed(true, NOW).unwrap();
-    assert_eq!((owned.status, owned.finished_at), (RolloutStatus::Aborted, Some(NOW)));
-    for event in [RolloutEvent::Pause, RolloutEvent::Resume, RolloutEvent::Abort] {
-        let error = owned.request(event, NOW).expect_err("the rollout has ended").to_string();
+    assert!(send(&owned, &RolloutEvent::Resume(None), NOW).is_err());
+    let ended = send(&owned, &RolloutEvent::SitesMoved(Report::default()), NOW).unwrap();
+    assert_eq!((ended.status, ended.finished_at), (RolloutStatus::Aborted, Some(NOW)));
+    for event in [RolloutEvent::Pause, RolloutEvent::Resume(None), RolloutEvent::Abort] {
+        let error = send(&ended, &event, NOW).expect_err("the rollout has ended").to_string();
         assert!(error.contains("aborted") && error.contains(event.as_str()), "{error}");
     }
 
-    // A waiting rollout that has begun may have claimed sites: its next owner settles them before it stops.
-    let mut waiting = running(10, &[], Budget::Count(0), false);
-    waiting.settle(RolloutEvent::Wait, None, NOW).unwrap();
-    waiting.owner = None;
-    assert_eq!(waiting.request(RolloutEvent::Abort, NOW), Ok(()));
+    // A waiting rollout that has begun may have claimed sites: its next owner resolves them before it stops.
+    let owned = running(10, &[], Budget::Count(0), false);
+    let stopping = RolloutEvent::Interrupted(report([], Some(0)), Interruption::Stopping);
+    let waiting = send(&owned, &stopping, NOW).unwrap();
+    assert_eq!((waiting.status, waiting.owner.clone()), (RolloutStatus::Waiting, None));
+    let waiting = send(&waiting, &RolloutEvent::Abort, NOW).unwrap();
     assert_eq!((waiting.status, waiting.control), (RolloutStatus::Waiting, Some(Control::Abort)));
 
-    let mut fresh = Rollout { status: RolloutStatus::Waiting, owner: None, ..waiting };
-    (fresh.window, fresh.control) = (Window::default(), None);
-    assert_eq!(fresh.request(RolloutEvent::Pause, NOW), Ok(()));
+    let phase = RolloutPhase::Moving(Progress::default());
+    let fresh = Rollout { status: RolloutStatus::Waiting, phase, control: None, ..waiting };
+    let fresh = send(&fresh, &RolloutEvent::Pause, NOW).unwrap();
     assert_eq!((fresh.status, fresh.control), (RolloutStatus::Paused, None));
-    assert_eq!(fresh.request(RolloutEvent::Resume, NOW), Ok(()));
+    let fresh = send(&fresh, &RolloutEvent::Resume(None), NOW).unwrap();
     assert_eq!(fresh.status, RolloutStatus::Waiting);
-    assert_eq!(fresh.request(RolloutEvent::Abort, NOW), Ok(()));
+    let fresh = send(&fresh, &RolloutEvent::Abort, NOW).unwrap();
     assert_eq!((fresh.status, fresh.finished_at), (RolloutStatus::Aborted, Some(NOW)));
 }
 
@@ -303,18 +330,11 @@ fn progress_is_recorded_in_few_samples() {
     let total = 10_000;
     let mut rollout = running(total, &[], Budget::Count(total), false);
     rollout.samples.clear();
-    let at = |step: u64| cdm_core::domain::Timestamp::from_millis(1_000 * step);
+    let at = |step: u64| Timestamp::from_millis(1_000 * step);
     for step in 0..500_u32 {
-        for _ in 0..20 {
-            rollout.count(
-                step,
-                None,
-                if step % 50 == 0 { MemberOutcome::Failed } else { MemberOutcome::Moved },
-                None,
-            );
-        }
-        rollout.status = RolloutStatus::Running;
-        rollout.proceed(false, at(u64::from(step))).unwrap();
+        let outcome = if step % 50 == 0 { MemberOutcome::Failed } else { MemberOutcome::Moved };
+        let moved = RolloutEvent::SitesMoved(report([(step, None, outcome); 20], Some(0)));
+        rollout = send(&rollout, &moved, at(u64::from(step))).unwrap();
     }
     assert!(
         rollout.samples.len() <= ProgressSample::KEPT && rollout.samples.len() > ProgressSample::KEPT / 3,
@@ -327,7 +347,8 @@ fn progress_is_recorded_in_few_samples() {
     assert_eq!((last.succeeded, last.failed), (9_800, 200));
     let before = rollout.samples.len();
     for step in 500..600 {
-        rollout.proceed(false, at(step)).unwrap();
+        let moved = RolloutEvent::SitesMoved(report([], Some(0)));
+        rollout = send(&rollout, &moved, at(step)).unwrap();
     }
     assert!(rollout.samples.len() <= before + 1, "a rollout without progress needs at most one new sample");
     assert_eq!(rollout.samples.last().map(|sample| sample.at), Some(at(599)));

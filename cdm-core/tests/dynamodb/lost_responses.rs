@@ -3,7 +3,7 @@
 use cdm_core::adapters::dynamodb::DynamoTokens;
 use cdm_core::domain::rollout::MemberOutcome;
 use cdm_core::domain::site::{Claim, ClaimIntent, Claimed, ReleaseClaim};
-use cdm_core::domain::{Actor, Operation, Role, TerminalStatus, TokenHash, WorkerId};
+use cdm_core::domain::{Actor, Epoch, Operation, Role, Term, TerminalStatus, TokenHash, WorkerId};
 use cdm_core::domain::{
     ClaimToken, Color, Direction, Fence, OperationId, OperationInput, RolloutKind, Site, Status, Subject,
     Token,
@@ -18,7 +18,7 @@ pub(super) fn claim(site: &Site, rollout: u64, term: u64) -> Claim {
     Claim {
         id: site.id.clone(),
         uid: site.uid,
-        claim_token: ClaimToken { rollout, direction: Direction::Forward, term },
+        claim_token: ClaimToken { rollout, direction: Direction::Forward, term: Term(term) },
         intent: ClaimIntent::Promote(Color::Green),
         ordinal: 0,
         number: rollout + 1,
@@ -31,8 +31,8 @@ pub(super) fn claim(site: &Site, rollout: u64, term: u64) -> Claim {
 pub(super) fn release_claim(site: &Site, rollout: u64, term: u64) -> ReleaseClaim {
     ReleaseClaim {
         id: site.id.clone(),
-        claim_token: ClaimToken { rollout, direction: Direction::Forward, term },
-        fence: Fence::new(rollout + 1, 1),
+        claim_token: ClaimToken { rollout, direction: Direction::Forward, term: Term(term) },
+        fence: Fence::new(rollout + 1, Epoch(1)),
         outcome: Some(MemberOutcome::Moved),
         digest: None,
         service: Some(Color::Green),
@@ -69,7 +69,10 @@ async fn a_repeated_claim_and_release_are_recognized() {
         env.proxy.next("UpdateItem", HttpFault::LoseResponse);
         assert!(matches!(env.store.claim(&call, &claim).await, Outcome::Unknown(_)));
         let again = env.store.claim(&call, &claim).await;
-        assert!(matches!(again, Outcome::Applied(Claimed::Taken { epoch: 1, version: 2, .. })), "{again:?}");
+        assert!(
+            matches!(again, Outcome::Applied(Claimed::Taken { epoch: Epoch(1), version: 2, .. })),
+            "{again:?}"
+        );
 
         let (call, complete) = (env.suite.cx().call(), release_claim(&site, rollout, 1));
         env.proxy.next("UpdateItem", HttpFault::LoseResponse);
@@ -93,7 +96,10 @@ async fn a_repeated_takeover_is_recognized() {
         env.proxy.next("PutItem", HttpFault::LoseResponse);
         assert!(matches!(env.store.claim(&call, &over).await, Outcome::Unknown(_)));
         let again = env.store.claim(&call, &over).await;
-        assert!(matches!(again, Outcome::Applied(Claimed::Taken { epoch: 2, version: 3, .. })), "{again:?}");
+        assert!(
+            matches!(again, Outcome::Applied(Claimed::Taken { epoch: Epoch(2), version: 3, .. })),
+            "{again:?}"
+        );
     }
 }
 

@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, ScalarAttributeType};
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use cdm_core::adapters::dynamodb::{DynamoStore, DynamoTable};
-use cdm_core::domain::{Color, Fence, Routed, Site};
+use cdm_core::domain::{Color, Epoch, Fence, Routed, Site, Term};
 use cdm_core::ports::{Journal, Mutation, Outcome, StoreError};
 
 use super::lost_responses::{claim, release_claim};
@@ -83,7 +83,7 @@ async fn a_rollout_updates_the_item() {
         let shown = item(&client, &env, "S#rrr", "SITE").await;
         assert_eq!(shown["state"], AttributeValue::S("promoting".to_owned()));
         assert!(!shown.contains_key("work"), "a member is not listed by itself");
-        let route = Routed { service: Color::Green, fence: Fence::new(rollout + 1, 1) };
+        let route = Routed { service: Color::Green, fence: Fence::new(rollout + 1, Epoch(1)) };
         let complete =
             cdm_core::domain::site::ReleaseClaim { route: Some(route), ..release_claim(&site, rollout, 1) };
         assert_eq!(env.store.release_claim(&env.suite.cx().call(), &complete).await, Outcome::Applied(()));
@@ -165,13 +165,13 @@ async fn a_foreign_table_is_rejected() {
 async fn a_record_round_trips() {
     for env in TestEnv::all().await {
         let site = env.site("a").await;
-        let fence = Fence::new(u64::MAX >> 1, 1 << 40);
+        let fence = Fence::new(u64::MAX >> 1, Epoch(1 << 40));
         let full = Site {
             route: Some(Routed { service: Color::Green, fence }),
             claim_token: cdm_core::domain::ClaimToken {
                 rollout: u64::MAX >> 1,
                 direction: cdm_core::domain::Direction::Rollback,
-                term: 9,
+                term: Term(9),
             },
             ..site.clone()
         };

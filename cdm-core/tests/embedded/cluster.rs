@@ -13,7 +13,7 @@ use cdm_core::adapters::embedded::{
 };
 use cdm_core::adapters::outbound::Outbound;
 use cdm_core::domain::{
-    Color, Digest, Fence, Hostnames, JobName, SecretKind, SecretName, Site, SiteName, Theme, Uid,
+    Color, Digest, Epoch, Fence, Hostnames, JobName, SecretKind, SecretName, Site, SiteName, Theme, Uid,
 };
 use cdm_core::ports::{
     CallContext, ChangeCursor, Changed, Clock, ClusterOps, Cms, Credentials, Database, Entropy, ErrorKind,
@@ -530,7 +530,7 @@ async fn the_state_survives_the_process() {
 
     let host = cluster_env.host_with(&second, any_port()).await.expect("a host");
     let view = cluster_env.ready(&second, Color::Green).await;
-    assert_eq!((view.digest, view.fence.epoch), (Some(image('e')), 1));
+    assert_eq!((view.digest, view.fence.epoch), (Some(image('e')), Epoch(1)));
     let page = get(&host, "shop.test", "/").await;
     assert_eq!((page.status, page.header("x-cdm-service")), (200, "green"));
     let job = cluster_env.ended(&second, &name).await;

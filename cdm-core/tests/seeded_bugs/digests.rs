@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use cdm_core::domain::rollout::HealthGate;
+use cdm_core::domain::rollout::{HealthGate, RolloutSpec};
 use cdm_core::domain::service::Verdict;
 use cdm_core::domain::{Color, ReasonCode, Rollout, RolloutStatus};
-use cdm_core::manager::{Force, Resume, RolloutRequest};
+use cdm_core::manager::{Force, Resume};
 use cdm_testkit::world::{World, digest, now};
 
 use super::{expect, fleet, in_two_waves, rollout, violations};
@@ -15,8 +15,7 @@ fn changed(gate: Option<HealthGate>) -> (World, u64) {
     let mut world = fleet(&["a", "b", "c", "d"]);
     let _ = world.deploy(digest(1), Color::Green, false);
     world.run();
-    let number =
-        rollout(&mut world, RolloutRequest { bake: Duration::from_secs(600), gate, ..in_two_waves() });
+    let number = rollout(&mut world, RolloutSpec { bake: Duration::from_secs(600), gate, ..in_two_waves() });
     for _ in 0..50 {
         let _ = world.run_once();
         if head(&world, number).reason.is_some_and(|reason| reason.code == ReasonCode::Baking) {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use cdm_core::domain::rollout::RolloutSpec;
 use cdm_core::domain::site::Activation;
-use cdm_core::manager::RolloutRequest;
 use cdm_core::ports::{JobFailure, JobState};
 use cdm_testkit::fakes::JobScript;
 use cdm_testkit::world::{Verb, World};
@@ -56,7 +56,7 @@ pub(crate) fn unflushed() -> Vec<String> {
         result: JobState::Succeeded { failed: vec![(uid, JobFailure::ENDED_EARLY.to_owned())] },
     };
     world.cluster.script_job("flush-caches", vec![script(), script(), script()]);
-    let number = rollout(&mut world, RolloutRequest { waves: Vec::new(), ..in_two_waves() });
+    let number = rollout(&mut world, RolloutSpec { waves: Vec::new(), ..in_two_waves() });
     world.run();
     let rollouts = world.store.all_rollouts();
     let parked = rollouts.iter().find(|rollout| rollout.number == number).map(|it| it.counts().parked);

@@ -9,10 +9,10 @@ mod waits;
 use std::time::Duration;
 
 use cdm_core::bugs::{Bug, plant};
-use cdm_core::domain::rollout::{Budget, HealthGate, WaveTarget};
+use cdm_core::domain::rollout::{Budget, HealthGate, RolloutKind, RolloutSpec, WaveTarget};
 use cdm_core::domain::service::Verdict;
 use cdm_core::domain::{Color, OperationKind, RolloutStatus, State, Status, TerminalStatus};
-use cdm_core::manager::{Accepted, NewFreeze, RolloutRequest, RolloutScope};
+use cdm_core::manager::{Accepted, NewFreeze, RolloutScope};
 use cdm_core::ports::{Clock, JobFailure, JobState};
 use cdm_testkit::campaign::{Campaign, catch_panic};
 use cdm_testkit::fakes::{FakeWebhookSender, JobScript, ReceiverBehavior, Unreachable};
@@ -259,10 +259,10 @@ fn fleet(sites: &[&str]) -> World {
     world
 }
 
-fn rollout(world: &mut World, requested: RolloutRequest) -> u64 {
+fn rollout(world: &mut World, requested: RolloutSpec) -> u64 {
     let accepted = world.request(move |manager, request| {
         let requested = requested.clone();
-        Box::pin(async move { manager.rollout(&request, &requested).await })
+        Box::pin(async move { manager.rollout(&request, &requested, None).await })
     });
     match accepted {
         Ok(Accepted::Rollout(number)) => number,
@@ -270,14 +270,14 @@ fn rollout(world: &mut World, requested: RolloutRequest) -> u64 {
     }
 }
 
-fn in_two_waves() -> RolloutRequest {
-    RolloutRequest {
-        promote: true,
+fn in_two_waves() -> RolloutSpec {
+    RolloutSpec {
+        kind: RolloutKind::Promote,
         scope: RolloutScope::All,
         waves: vec![WaveTarget::Count(2), WaveTarget::Percent(100)],
         budget: Budget::Count(0),
         max_concurrent: 1,
-        ..RolloutRequest::default()
+        ..RolloutSpec::default()
     }
 }
 
@@ -291,7 +291,7 @@ fn calls_of_fleet(name: &str) -> Vec<usize> {
     without_bugs(|| {
         let mut world = fleet(&["a", "b", "c"]);
         world.faults.start_trace();
-        rollout(&mut world, RolloutRequest { waves: Vec::new(), ..in_two_waves() });
+        rollout(&mut world, RolloutSpec { waves: Vec::new(), ..in_two_waves() });
         world.run();
         let calls = world.faults.trace();
         calls.iter().enumerate().filter(|(_, call)| call.name == name).map(|(at, _)| at).collect()
@@ -304,7 +304,7 @@ fn aborted_after_loss() -> Vec<String> {
     for at in calls_of_fleet("store.claim") {
         let mut world = fleet(&["a", "b", "c"]);
         world.faults.arm(Plan(vec![(at, Fault::Paused(u8::MAX))]));
-        let number = rollout(&mut world, RolloutRequest { waves: Vec::new(), ..in_two_waves() });
+        let number = rollout(&mut world, RolloutSpec { waves: Vec::new(), ..in_two_waves() });
         world.run_once();
         let abort = world
             .request(move |manager, request| Box::pin(async move { manager.abort(&request, number).await }));
@@ -329,7 +329,7 @@ fn moved_again_after_loss() -> Vec<String> {
     for at in calls_of_fleet("store.complete") {
         let mut world = fleet(&["a", "b", "c"]);
         world.faults.arm(Plan(vec![(at, Fault::Paused(u8::MAX))]));
-        rollout(&mut world, RolloutRequest { waves: Vec::new(), ..in_two_waves() });
+        rollout(&mut world, RolloutSpec { waves: Vec::new(), ..in_two_waves() });
         world.run();
         world.select(Color::Blue).expect("blue is selected");
         world.run();
@@ -364,7 +364,7 @@ fn paused_rollout() -> Vec<String> {
 fn gated(silence: fn(&World)) -> Vec<String> {
     let mut world = fleet(&["a", "b", "c", "d"]);
     silence(&world);
-    let number = rollout(&mut world, RolloutRequest { gate: HealthGate::new("/").ok(), ..in_two_waves() });
+    let number = rollout(&mut world, RolloutSpec { gate: HealthGate::new("/").ok(), ..in_two_waves() });
     world.run();
     let mut findings = violations(&mut world);
     expect(&mut findings, status(&world, number) == RolloutStatus::Paused, "the rollout did not pause");
@@ -388,7 +388,7 @@ fn image_rejected() -> Vec<String> {
     let _ = world.deploy(digest(1), Color::Green, false);
     world.run();
     world.probe.break_digest(digest(1));
-    let _ = rollout(&mut world, RolloutRequest { gate: HealthGate::new("/").ok(), ..in_two_waves() });
+    let _ = rollout(&mut world, RolloutSpec { gate: HealthGate::new("/").ok(), ..in_two_waves() });
     world.run();
     let service = now(world.raw().store.service(Color::Green)).expect("a service");
     let bad = service.releases.iter().any(|release| release.verdict == Verdict::Bad);
@@ -417,7 +417,7 @@ fn frozen() -> Vec<String> {
 fn baking() -> Vec<String> {
     let mut world = fleet(&["a", "b", "c", "d"]);
     let begun = world.clock.monotonic();
-    let _ = rollout(&mut world, RolloutRequest { bake: Duration::from_secs(600), ..in_two_waves() });
+    let _ = rollout(&mut world, RolloutSpec { bake: Duration::from_secs(600), ..in_two_waves() });
     world.run();
     let mut findings = violations(&mut world);
     let took = world.clock.monotonic().since(begun);
@@ -587,7 +587,7 @@ fn failing_installation() -> Vec<String> {
 fn created_again() -> Vec<String> {
     let mut world = fleet(&["a", "b"]);
     world.cluster.break_service(Color::Green, None);
-    let number = rollout(&mut world, RolloutRequest { waves: Vec::new(), ..in_two_waves() });
+    let number = rollout(&mut world, RolloutSpec { waves: Vec::new(), ..in_two_waves() });
     world.run_once();
     let pause =
         world.request(move |manager, request| Box::pin(async move { manager.pause(&request, number).await }));

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use cdm_core::domain::Color;
-use cdm_core::domain::rollout::{Budget, HealthGate, WaveTarget};
+use cdm_core::domain::rollout::{Budget, HealthGate, RolloutKind, RolloutSpec, WaveTarget};
 use cdm_core::domain::service::Verdict;
-use cdm_core::manager::{RolloutRequest, RolloutScope};
+use cdm_core::manager::RolloutScope;
 use cdm_testkit::faults::Fault;
 use cdm_testkit::ids::Rng;
 use cdm_testkit::world::Verb;
@@ -44,7 +44,7 @@ pub(crate) enum Command {
     /// Sets a verdict, as an operator would.
     Mark(u8, Verdict),
     /// Starts a rollout.
-    Rollout(RolloutRequest),
+    Rollout(RolloutSpec),
     /// Controls a rollout.
     RolloutControl(RolloutControl, usize),
     /// Cancels an operation.
@@ -262,7 +262,7 @@ fn any_request(rng: &mut Rng, site: usize) -> Command {
     }
 }
 
-fn rollout(rng: &mut Rng) -> RolloutRequest {
+fn rollout(rng: &mut Rng) -> RolloutSpec {
     let scope = match rng.below(5) {
         0 => RolloutScope::Active,
         1 => RolloutScope::Inactive,
@@ -279,9 +279,8 @@ fn rollout(rng: &mut Rng) -> RolloutRequest {
     let promote = rng.chance(0.6);
     let gate = (promote && rng.chance(0.4)).then(|| HealthGate::new("/").expect("a gate"));
     let bake = if rng.chance(0.2) { Duration::from_secs(90) } else { Duration::ZERO };
-    RolloutRequest {
-        plan: None,
-        promote,
+    RolloutSpec {
+        kind: if promote { RolloutKind::Promote } else { RolloutKind::Upgrade },
         gate,
         bake,
         digest: rng.chance(0.25).then(|| cdm_testkit::world::digest(image(rng))),

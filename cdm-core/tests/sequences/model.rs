@@ -9,8 +9,8 @@ use cdm_core::domain::operation::{Operation, OperationParent, Position};
 use cdm_core::domain::rollout::MemberOutcome;
 use cdm_core::domain::service::Verdict;
 use cdm_core::domain::{
-    Color, Digest, Direction, OperationId, OperationInput, OperationKind, Phase, ReasonCode, Rollout,
-    RolloutScope, RolloutStatus, Service, Site, SiteId, Status, Subject, TerminalStatus,
+    Color, Digest, OperationId, OperationInput, OperationKind, Phase, ReasonCode, Rollout, RolloutScope,
+    RolloutStatus, Service, Site, SiteId, Status, Subject, TerminalStatus,
 };
 use cdm_core::manager::Manager;
 use cdm_core::ports::Ports;
@@ -359,7 +359,7 @@ impl Model {
     /// Applies the results of rollouts to their sites since the platform was last at rest.
     fn apply_rollouts(&mut self, world: &World, touched: &BTreeSet<usize>) {
         let mut moved = BTreeSet::new();
-        for rollout in world.store.all_rollouts().into_iter().filter(|rollout| rollout.kind.moves()) {
+        for rollout in world.store.all_rollouts().into_iter().filter(|rollout| rollout.spec.kind.moves()) {
             for member in world.store.pages(rollout.number).into_iter().flat_map(|page| page.members) {
                 let Some(site) = SITES.iter().position(|site| *site == member.id.as_str()) else { continue };
                 let before = self.outcomes.insert((rollout.number, site), member.outcome).flatten();
@@ -375,7 +375,7 @@ impl Model {
                     (_, Some(MemberOutcome::Returned)) => rollout.target.other(),
                     _ => continue,
                 };
-                let promotes = rollout.kind == cdm_core::domain::RolloutKind::Promote;
+                let promotes = rollout.spec.kind == cdm_core::domain::RolloutKind::Promote;
                 expected.placement =
                     expected.placement.filter(|_| first && !touched.contains(&site)).map(|placement| {
                         Placement { service: to, routed: if promotes { Some(to) } else { placement.routed } }
@@ -458,7 +458,7 @@ fn rollout_control_code(
     let changed = rollout.reason.as_ref().is_some_and(|reason| reason.code == ReasonCode::DigestChanged);
     let waits = rollout.status == RolloutStatus::Waiting && changed;
     let stopped = matches!(rollout.status, RolloutStatus::Paused | RolloutStatus::Halted) || waits;
-    let moves = rollout.kind.moves() && rollout.direction == Direction::Forward && rollout.after.is_none();
+    let moves = rollout.moves_to_target();
     let running = now(world.raw().cluster.service(rollout.target)).ok().and_then(|view| view.digest);
     let other = moving(world).is_some();
     match control {
@@ -503,7 +503,7 @@ fn all_settled(rollout: &Rollout, world: &World) -> bool {
 /// Returns the rollout that moves sites and has not ended.
 fn moving(world: &World) -> Option<u64> {
     let all = world.store.all_rollouts();
-    all.into_iter().find(|it| it.kind.moves() && !it.status.ended()).map(|rollout| rollout.number)
+    all.into_iter().find(|it| it.spec.kind.moves() && !it.status.ended()).map(|rollout| rollout.number)
 }
 
 /// Returns the digest that a rollback takes: the newest healthy one that does not run and that is not marked bad.

@@ -272,7 +272,10 @@ impl SequenceRun {
                 }
                 self.rollouts.push(*number);
                 let all = self.world.store.all_rollouts();
-                let deploy = all.into_iter().find(|it| it.number == *number).and_then(|it| it.after);
+                let deploy = all
+                    .into_iter()
+                    .find(|it| it.number == *number)
+                    .and_then(|it| it.awaited_deploy().cloned());
                 if let Some(id) = deploy {
                     self.model.accepted(id, None, 0);
                 }
@@ -463,7 +466,7 @@ fn send_request(
             Command::Mark(image, verdict) => {
                 manager.mark(&request, digest(image), verdict, "set by an operator").await
             }
-            Command::Rollout(wanted) => manager.rollout(&request, &wanted).await,
+            Command::Rollout(wanted) => manager.rollout(&request, &wanted, None).await,
             Command::RolloutControl(RolloutControl::Pause, _) => manager.pause(&request, number).await,
             Command::RolloutControl(RolloutControl::Resume, _) => manager.resume(&request, number).await,
             Command::RolloutControl(RolloutControl::Accept, _) => {

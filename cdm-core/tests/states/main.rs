@@ -35,7 +35,7 @@ const STATUSES: [Status; 7] = [
 /// The number of states, pairs, rejected pairs, and states at rest.
 const SITE: (usize, u64, u64, usize) = (2152, 31_075, 19_365, 134);
 const SERVICES: (usize, u64, u64, usize) = (499, 7_190, 4_451, 37);
-const ROLLOUT: (usize, u64, u64, usize) = (61_150, 376_102, 134_064, 12_084);
+const ROLLOUT: (usize, u64, u64, usize) = (277_893, 2_029_497, 581_701, 30_704);
 
 #[test]
 fn sites() {

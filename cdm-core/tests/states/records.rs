@@ -9,8 +9,8 @@ use cdm_core::domain::operation::{
 };
 use cdm_core::domain::site::Activation;
 use cdm_core::domain::{
-    ClaimToken, Color, Digest, Hostnames, OperationInput, OperationKind, OperationState, Phase, ReasonCode,
-    Site, SiteId, SiteName, State, Status, TerminalStatus, Theme, Uid,
+    ClaimToken, Color, Digest, Epoch, Hostnames, OperationInput, OperationKind, OperationState, Phase,
+    ReasonCode, Site, SiteId, SiteName, State, Status, TerminalStatus, Theme, Uid,
 };
 use cdm_core::engine::plan::{self, Next, WaitLimits};
 use cdm_core::engine::{Pipeline, Registry, StepError, StepOutput};
@@ -87,7 +87,7 @@ impl RecordState {
     /// Returns the state with `operation` as its operation, with counters reduced to what the search distinguishes.
     fn with(&self, mut operation: OperationState) -> Self {
         operation.attempts = operation.attempts.min(ATTEMPTS + 1);
-        operation.epoch = 1;
+        operation.epoch = Epoch(1);
         operation.job = 1;
         let mut next = Self { last: None, effects_left: false, ..self.clone() };
         match &mut next.parent {
@@ -348,7 +348,7 @@ fn queued(kind: OperationKind) -> OperationState {
         number: 1,
         input,
         pipeline: pipeline(kind).version,
-        epoch: 0,
+        epoch: Epoch(0),
         owner: None,
         status: Status::Queued,
         position: Position::Forward(0),

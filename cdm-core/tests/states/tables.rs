@@ -2,7 +2,7 @@
 
 use cdm_core::domain::lifecycle::{Event as LifeEvent, Life};
 use cdm_core::domain::operation::Event;
-use cdm_core::domain::rollout::RolloutEvent;
+use cdm_core::domain::rollout::Transition;
 use cdm_core::domain::{OperationKind, Phase, RolloutStatus, TerminalStatus};
 
 use crate::STATUSES;
@@ -72,7 +72,7 @@ fn tables() {
         }
     }
     for status in RolloutStatus::ALL {
-        for event in RolloutEvent::ALL {
+        for event in Transition::ALL {
             let follows = status
                 .next(event)
                 .map(|next| next.as_str().to_owned())

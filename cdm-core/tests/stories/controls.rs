@@ -97,7 +97,7 @@ fn an_abort_at_any_call_ends_the_rollout_and_grants_no_further_window() {
         if accepted == [true] {
             assert_eq!(rollout.status, RolloutStatus::Aborted, "call {call}");
             let green = on_green(&world, SITES);
-            assert!(green.iter().all(|n| *n < rollout.window.end), "call {call}: {green:?}");
+            assert!(green.iter().all(|n| *n < rollout.window().end), "call {call}: {green:?}");
             assert_eq!(
                 send_control(&mut world, number, Control::Resume).unwrap_err().code(),
                 "illegal_transition"

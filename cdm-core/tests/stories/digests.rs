@@ -3,12 +3,10 @@
 
 use std::time::Duration;
 
-use cdm_core::domain::rollout::{HealthGate, MemberOutcome, RolloutMember, WaveTarget};
+use cdm_core::domain::rollout::{HealthGate, MemberOutcome, RolloutMember, RolloutSpec, WaveTarget};
 use cdm_core::domain::service::Verdict;
 use cdm_core::domain::{Color, Digest, ReasonCode, Role, RolloutStatus, SiteId};
-use cdm_core::manager::{
-    Accepted, Force, HistoryCursor, ManagerError, Request, Resume, RolloutRequest, RolloutScope,
-};
+use cdm_core::manager::{Accepted, Force, HistoryCursor, ManagerError, Request, Resume, RolloutScope};
 use cdm_core::ports::OperationQuery;
 use cdm_testkit::faults::{Fault, Plan};
 use cdm_testkit::world::{Verb, World, digest, now};
@@ -30,9 +28,9 @@ fn deploy(world: &mut World, image: u8) {
 }
 
 /// One site, then a bake time, then all.
-fn in_two_waves(gate: Option<HealthGate>) -> RolloutRequest {
+fn in_two_waves(gate: Option<HealthGate>) -> RolloutSpec {
     let waves = vec![WaveTarget::Count(1), WaveTarget::Percent(100)];
-    RolloutRequest { waves, bake: Duration::from_secs(600), gate, max_concurrent: 2, ..all(0) }
+    RolloutSpec { waves, bake: Duration::from_secs(600), gate, max_concurrent: 2, ..all(0) }
 }
 
 fn resume_on(world: &mut World, number: u64, image: u8, force: Force) -> Result<Accepted, ManagerError> {
@@ -102,7 +100,7 @@ fn no_site_moves_on_another_digest_until_a_user_accepts_it() {
     world.run();
     assert_eq!(status_and_code(&world, number), (RolloutStatus::Succeeded, None));
     let head = rollout(&world, number);
-    assert_eq!((head.digest, head.accepted_digest), (Some(digest(1)), Some(digest(2))));
+    assert_eq!((head.spec.digest, head.accepted_digest), (Some(digest(1)), Some(digest(2))));
     let on = [1, 2, 2, 2, 2, 2].map(|image| Some(digest(image)));
     assert_eq!(digests(&world, number), on, "each site has the digest with which it was moved");
     assert_sound(&mut world);
@@ -235,7 +233,7 @@ fn a_deploy_at_any_call_of_a_gated_rollout_moves_no_site_and_marks_no_wrong_dige
             let mut world = two_images(4);
             world.probe.break_digest(digest(2));
             let wanted =
-                RolloutRequest { bake: Duration::ZERO, ..in_two_waves(HealthGate::new("/health").ok()) };
+                RolloutSpec { bake: Duration::ZERO, ..in_two_waves(HealthGate::new("/health").ok()) };
             let number = number(start_rollout(&mut world, &wanted));
             world.faults.arm(Plan(vec![(call, Fault::Paused(255))]));
             let mut owner = run_once(&world.process());
@@ -282,7 +280,7 @@ fn a_deploy_at_any_call_of_a_gated_rollout_moves_no_site_and_marks_no_wrong_dige
 #[test]
 fn missing_sites_are_named_and_an_empty_rollout_is_rejected() {
     let mut world = fleet(2);
-    let named = |ids: &[&str]| RolloutRequest {
+    let named = |ids: &[&str]| RolloutSpec {
         scope: RolloutScope::Sites(ids.iter().map(|id| SiteId::parse(id).unwrap()).collect()),
         waves: Vec::new(),
         ..all(0)
@@ -290,7 +288,7 @@ fn missing_sites_are_named_and_an_empty_rollout_is_rejected() {
     let refused = start_rollout(&mut world, &named(&[&nth(0), "nope", "neither"])).unwrap_err();
     assert_eq!(refused.to_string(), "the sites `neither`, `nope` do not exist; correct the list");
     assert_eq!(refused.code(), "unknown_sites");
-    let empty = [named(&[]), RolloutRequest { scope: RolloutScope::Active, ..all(0) }];
+    let empty = [named(&[]), RolloutSpec { scope: RolloutScope::Active, ..all(0) }];
     for wanted in empty {
         assert_eq!(start_rollout(&mut world, &wanted).unwrap_err(), ManagerError::EmptyPlan, "{wanted:?}");
     }
@@ -309,7 +307,7 @@ fn a_skipped_site_keeps_its_reason_and_its_history_contains_rollouts() {
     let _ = world.create("new");
     world.run();
     let ids: Vec<_> = [&nth(0), &nth(1), "new"].iter().map(|id| SiteId::parse(id).unwrap()).collect();
-    let wanted = RolloutRequest { scope: RolloutScope::Sites(ids), ..all(0) };
+    let wanted = RolloutSpec { scope: RolloutScope::Sites(ids), ..all(0) };
     let number = number(start_rollout(&mut world, &wanted));
     world.run();
     let head = rollout(&world, number);

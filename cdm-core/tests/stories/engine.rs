@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cdm_core::domain::operation::Position;
 use cdm_core::domain::{
-    Color, MonotonicTime, OperationId, ReasonCode, RolloutStatus, State, Status, TerminalStatus, Timestamp,
-    WorkerId,
+    Color, Epoch, MonotonicTime, OperationId, ReasonCode, RolloutStatus, State, Status, TerminalStatus,
+    Timestamp, WorkerId,
 };
 use cdm_core::engine::{Settings, Worker};
 use cdm_core::pipelines::{PipelineSettings, Rollouts, registry};
@@ -370,7 +370,7 @@ fn of_two_workers_one_runs_an_operation_in_every_interleaving() {
         let operation = operation(&world, &promoted).state;
         assert_eq!(operation.status, Status::Ended(TerminalStatus::Succeeded), "call {call}");
         assert!(operation.steps.iter().all(|step| step.attempts == 1), "call {call}: {:?}", operation.steps);
-        assert_eq!(operation.epoch, 1, "call {call}");
+        assert_eq!(operation.epoch, Epoch(1), "call {call}");
         assert_sound(&mut world);
     }
     assert_eq!(paused, calls, "one of the workers was paused once in each run");
@@ -418,7 +418,7 @@ fn a_jump_of_the_wall_clock_takes_no_operation_from_a_live_worker() {
         assert!(matches!(slow.poll(&world), PollState::Pending));
         let _ = world.run_once();
         assert_eq!(owner(&world, "a").as_ref(), Some(first.worker.lease().worker()));
-        assert_eq!(operation(&world, &provision).state.epoch, 1);
+        assert_eq!(operation(&world, &provision).state.epoch, Epoch(1));
     }
     let _ = slow.finish(&world);
     assert!(operation(&world, &provision).state.position > Position::Forward(0));
@@ -440,11 +440,11 @@ fn a_jump_of_the_wall_clock_does_not_change_the_end_of_a_lease() {
         for seconds in [1, 10, 9] {
             world.clock.advance(Duration::from_secs(seconds));
             let _ = world.run_once();
-            assert_eq!(operation(&world, &provision).state.epoch, 1, "{jump}");
+            assert_eq!(operation(&world, &provision).state.epoch, Epoch(1), "{jump}");
         }
         world.clock.advance(Duration::from_secs(1));
         let _ = world.run_once();
-        assert_eq!(operation(&world, &provision).state.epoch, 2, "{jump}");
+        assert_eq!(operation(&world, &provision).state.epoch, Epoch(2), "{jump}");
         assert_eq!(owner(&world, "a").as_ref(), Some(world.process().worker.lease().worker()));
         world.run();
         assert_eq!(status(&world, &provision), Status::Ended(TerminalStatus::Succeeded), "{jump}");

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use cdm_core::domain::rollout::{Counts, MemberOutcome};
+use cdm_core::domain::rollout::{Counts, MemberOutcome, RolloutSpec};
 use cdm_core::domain::{Color, ReasonCode, RolloutStatus, SiteId};
-use cdm_core::manager::{ManagerError, NewFreeze, RolloutRequest};
+use cdm_core::manager::{ManagerError, NewFreeze};
 use cdm_core::ports::Clock;
 use cdm_testkit::world::{Verb, World, digest};
 
@@ -118,10 +118,10 @@ fn a_frozen_site_is_skipped_and_can_be_retried() {
 fn a_freeze_does_not_block_pauses_aborts_and_rollbacks() {
     let mut world = fleet(12);
     super::waves::lose_route(&world, 5);
-    let wanted = RolloutRequest { auto_rollback: true, waves: Vec::new(), ..all(0) };
+    let wanted = RolloutSpec { auto_rollback: true, waves: Vec::new(), ..all(0) };
     let halting = number(start_rollout(&mut world, &wanted));
     let mut owner = super::run_once(&world.process());
-    while rollout(&world, halting).direction == cdm_core::domain::Direction::Forward {
+    while rollout(&world, halting).direction() == cdm_core::domain::Direction::Forward {
         assert!(matches!(owner.poll(&world), super::PollState::Pending));
         super::advance_to_next_event(&world);
     }

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use cdm_core::domain::rollout::{Budget, Counts, HealthGate, MemberOutcome, WaveTarget};
+use cdm_core::domain::rollout::{
+    Budget, Counts, HealthGate, MemberOutcome, RolloutKind, RolloutPhase, RolloutSpec, WaveTarget,
+};
 use cdm_core::domain::service::Verdict;
 use cdm_core::domain::{Color, ReasonCode, RolloutStatus, Status, TerminalStatus};
-use cdm_core::manager::{RolloutRequest, RolloutScope};
+use cdm_core::manager::RolloutScope;
 use cdm_core::ports::Clock;
 use cdm_testkit::fakes::Unreachable;
 use cdm_testkit::log::EffectKind;
@@ -19,8 +21,8 @@ fn gate() -> HealthGate {
     HealthGate::new("/health").expect("a gate")
 }
 
-fn gated(budget: u32) -> RolloutRequest {
-    RolloutRequest { gate: Some(gate()), ..all(budget) }
+fn gated(budget: u32) -> RolloutSpec {
+    RolloutSpec { gate: Some(gate()), ..all(budget) }
 }
 
 /// Returns a platform with this number of sites on blue, which runs the default digest; green, the canary, runs
@@ -84,7 +86,7 @@ fn one_broken_site_of_a_thousand_is_rolled_back() {
     let mut world = two_images(1_000);
     let broken = site(&world, &nth(617)).uid;
     world.probe.break_site(broken, digest(1));
-    let wanted = RolloutRequest { max_concurrent: 64, ..gated(1) };
+    let wanted = RolloutSpec { max_concurrent: 64, ..gated(1) };
     let number = number(start_rollout(&mut world, &wanted));
     world.run();
     assert_eq!(status_and_code(&world, number), (RolloutStatus::Succeeded, None));
@@ -101,7 +103,7 @@ fn a_site_that_fails_only_through_its_route_is_rolled_back() {
     let mut world = two_images(6);
     let quick = gate().with_latency(2_000).unwrap().with_settle(Duration::from_secs(5)).unwrap();
     world.probe.slow_down(digest(1), Duration::from_millis(400));
-    let wanted = RolloutRequest { gate: Some(quick), ..all(6) };
+    let wanted = RolloutSpec { gate: Some(quick), ..all(6) };
     let number = number(start_rollout(&mut world, &wanted));
     world.run();
     assert_eq!(status_and_code(&world, number), (RolloutStatus::Succeeded, None));
@@ -118,7 +120,7 @@ fn a_site_that_fails_only_through_its_route_is_rolled_back() {
 fn a_ready_image_that_returns_500_halts_in_the_first_wave_and_is_bad() {
     let mut world = two_images(30);
     world.probe.break_digest(digest(1));
-    let wanted = RolloutRequest { scope: RolloutScope::Inactive, auto_rollback: true, ..gated(0) };
+    let wanted = RolloutSpec { scope: RolloutScope::Inactive, auto_rollback: true, ..gated(0) };
     let number = number(start_rollout(&mut world, &wanted));
     world.run();
     assert_eq!(status_and_code(&world, number), (RolloutStatus::Failed, Some(ReasonCode::BudgetExceeded)));
@@ -139,12 +141,8 @@ fn an_image_deployed_in_place_that_returns_500_is_rolled_back() {
     world.run();
     assert_eq!(status_and_code(&world, first), (RolloutStatus::Succeeded, None));
     world.probe.break_digest(digest(2));
-    let wanted = RolloutRequest {
-        digest: Some(digest(2)),
-        scope: RolloutScope::Active,
-        auto_rollback: true,
-        ..gated(0)
-    };
+    let wanted =
+        RolloutSpec { digest: Some(digest(2)), scope: RolloutScope::Active, auto_rollback: true, ..gated(0) };
     let number = number(start_rollout(&mut world, &wanted));
     world.run();
     assert_eq!(status_and_code(&world, number), (RolloutStatus::Failed, Some(ReasonCode::BudgetExceeded)));
@@ -214,7 +212,7 @@ fn without_a_service_header_the_gate_waits_for_the_route_to_settle() {
     let mut world = two_images(2);
     world.probe.omit_service();
     let before = world.clock.monotonic();
-    let number = number(start_rollout(&mut world, &RolloutRequest { waves: Vec::new(), ..gated(0) }));
+    let number = number(start_rollout(&mut world, &RolloutSpec { waves: Vec::new(), ..gated(0) }));
     world.run();
     assert_eq!(status_and_code(&world, number), (RolloutStatus::Succeeded, None));
     assert!(world.clock.monotonic().since(before) >= HealthGate::DEFAULT_SETTLE);
@@ -226,7 +224,7 @@ fn an_abort_does_not_wait_for_a_gate() {
     let mut world = two_images(4);
     world.probe.delay_routes(Duration::from_secs(600), &world.cluster.routes());
     let long = gate().with_settle(HealthGate::MAX_SETTLE).unwrap();
-    let wanted = RolloutRequest { gate: Some(long), waves: Vec::new(), ..all(0) };
+    let wanted = RolloutSpec { gate: Some(long), waves: Vec::new(), ..all(0) };
     let number = number(start_rollout(&mut world, &wanted));
     let mut owner = super::run_once(&world.process());
     while on_green(&world, 4).is_empty() {
@@ -257,14 +255,14 @@ fn a_rejected_route_does_not_count_against_the_image() {
 #[test]
 fn a_gate_without_moves_is_rejected() {
     let mut world = two_images(1);
-    let refused = start_rollout(&mut world, &RolloutRequest { promote: false, ..gated(0) });
+    let refused = start_rollout(&mut world, &RolloutSpec { kind: RolloutKind::Upgrade, ..gated(0) });
     assert_eq!(refused.unwrap_err().code(), "invalid");
 }
 
 #[test]
 fn waves_bake_and_a_resumed_wave_bakes_for_the_remaining_time() {
     let mut world = two_images(20);
-    let wanted = RolloutRequest {
+    let wanted = RolloutSpec {
         bake: Duration::from_secs(600),
         waves: vec![WaveTarget::Count(2), WaveTarget::Percent(100)],
         budget: Budget::Count(0),
@@ -272,14 +270,15 @@ fn waves_bake_and_a_resumed_wave_bakes_for_the_remaining_time() {
     };
     let number = number(start_rollout(&mut world, &wanted));
     while rollout(&world, number).status != RolloutStatus::Waiting
-        || rollout(&world, number).window.start == 0
+        || rollout(&world, number).window().start == 0
     {
         let _ = world.run_once();
     }
     let operation_id = world.clock.monotonic();
     assert_eq!(status_and_code(&world, number), (RolloutStatus::Waiting, Some(ReasonCode::Baking)));
-    let until = rollout(&world, number).reason.and_then(|reason| reason.until);
-    assert_eq!(until, rollout(&world, number).baking);
+    let until =
+        rollout(&world, number).reason.and_then(|reason| reason.until).expect("the end of the bake time");
+    assert!(matches!(rollout(&world, number).phase, RolloutPhase::Baking { until: end, .. } if end == until));
     assert_eq!(on_green(&world, 20).len(), 2);
     send_control(&mut world, number, Control::Pause).unwrap();
     world.run();

@@ -24,9 +24,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use cdm_core::domain::operation::Operation;
+use cdm_core::domain::rollout::RolloutSpec;
 use cdm_core::domain::{Color, OperationId, ReasonCode, Rollout, Site, Status, Uid};
 use cdm_core::engine::RunSummary;
-use cdm_core::manager::{Accepted, ManagerError, RolloutRequest};
+use cdm_core::manager::{Accepted, ManagerError};
 use cdm_core::ports::{Clock, JobFailure, JobState, PodFailure};
 use cdm_testkit::fakes::{ImageScript, JobScript};
 use cdm_testkit::faults::{CallSite, Halt};
@@ -94,11 +95,19 @@ fn cancel(world: &mut World, id: &OperationId) -> Result<Accepted, ManagerError>
     })
 }
 
-fn start_rollout(world: &mut World, wanted: &RolloutRequest) -> Result<Accepted, ManagerError> {
+fn start_rollout(world: &mut World, wanted: &RolloutSpec) -> Result<Accepted, ManagerError> {
     let wanted = wanted.clone();
     world.request(move |manager, request| {
         let wanted = wanted.clone();
-        Box::pin(async move { manager.rollout(&request, &wanted).await })
+        Box::pin(async move { manager.rollout(&request, &wanted, None).await })
+    })
+}
+
+fn start_as_planned(world: &mut World, wanted: &RolloutSpec, plan: &str) -> Result<Accepted, ManagerError> {
+    let (wanted, plan) = (wanted.clone(), plan.to_owned());
+    world.request(move |manager, request| {
+        let (wanted, plan) = (wanted.clone(), plan.clone());
+        Box::pin(async move { manager.rollout(&request, &wanted, Some(&plan)).await })
     })
 }
 

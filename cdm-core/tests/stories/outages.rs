@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use cdm_core::domain::rollout::RolloutSpec;
 use cdm_core::domain::{Color, OperationId, ReasonCode, RolloutStatus, Status, TerminalStatus};
 use cdm_core::engine::Settings;
-use cdm_core::manager::RolloutRequest;
 use cdm_core::ports::Clock;
 use cdm_testkit::faults::{Outage, OutageKind};
 use cdm_testkit::log::EffectKind;
@@ -280,7 +280,7 @@ fn a_rollout_reports_an_unavailable_cluster_and_not_an_unready_service() {
         (OutageKind::Denied, ReasonCode::Denied),
     ] {
         let mut world = fleet(6);
-        let number = number(start_rollout(&mut world, &RolloutRequest { waves: Vec::new(), ..all(0) }));
+        let number = number(start_rollout(&mut world, &RolloutSpec { waves: Vec::new(), ..all(0) }));
         let before = world.log.len();
         world.faults.outage(Some(outage("cluster", kind, 3)));
         let statuses_until_end = statuses_until_end(&mut world, number);
@@ -302,7 +302,7 @@ fn a_rollout_reports_an_unavailable_cluster_and_not_an_unready_service() {
 fn a_rollout_shows_that_it_waits_for_its_flush() {
     let mut world = fleet(6);
     super::pending_flush::slow_flushes(&world, 2);
-    let number = number(start_rollout(&mut world, &RolloutRequest { waves: Vec::new(), ..all(0) }));
+    let number = number(start_rollout(&mut world, &RolloutSpec { waves: Vec::new(), ..all(0) }));
     let statuses_until_end = statuses_until_end(&mut world, number);
     assert!(
         statuses_until_end.contains(&(RolloutStatus::Running, Some(ReasonCode::JobRunning))),

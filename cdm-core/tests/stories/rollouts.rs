@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use cdm_core::domain::operation::{OperationId, OperationParent};
-use cdm_core::domain::rollout::{Budget, Counts, MemberOutcome, WaveTarget};
-use cdm_core::domain::{Color, ReasonCode, RolloutKind, RolloutStatus, Status, TerminalStatus};
-use cdm_core::manager::{Accepted, Force, ManagerError, Resume, RolloutRequest, RolloutScope};
+use cdm_core::domain::rollout::{Budget, Counts, MemberOutcome, RolloutSpec, WaveTarget};
+use cdm_core::domain::{Color, ReasonCode, RolloutKind, RolloutStatus, Status, Term, TerminalStatus};
+use cdm_core::manager::{Accepted, Force, ManagerError, Resume, RolloutScope};
 use cdm_core::ports::JobState;
 use cdm_testkit::fakes::{ImageScript, JobScript};
 use cdm_testkit::faults::{Fault, Plan};
@@ -20,8 +20,8 @@ use super::{
 };
 
 /// A single wave.
-fn at_once() -> RolloutRequest {
-    RolloutRequest { waves: Vec::new(), ..all(0) }
+fn at_once() -> RolloutSpec {
+    RolloutSpec { waves: Vec::new(), ..all(0) }
 }
 
 fn retry_rollout(world: &mut World, number: u64) -> Result<Accepted, ManagerError> {
@@ -125,7 +125,7 @@ fn a_second_rollout_is_rejected_until_the_first_has_ended() {
     let first = number(start_rollout(&mut world, &all(0)));
     assert_eq!(start_rollout(&mut world, &all(0)).unwrap_err(), ManagerError::RolloutInFlight(first));
     send_control(&mut world, first, Control::Pause).unwrap();
-    let upgrade = RolloutRequest { promote: false, ..all(0) };
+    let upgrade = RolloutSpec { kind: RolloutKind::Upgrade, ..all(0) };
     assert_eq!(start_rollout(&mut world, &upgrade).unwrap_err(), ManagerError::RolloutInFlight(first));
     assert_eq!(retry_rollout(&mut world, first).unwrap_err().code(), "illegal_transition");
     send_control(&mut world, first, Control::Resume).unwrap();
@@ -162,7 +162,7 @@ fn a_site_listed_twice_is_included_once() {
     let named = ["s001", "s001", "s000"];
     let ids = named.iter().map(|id| cdm_core::domain::SiteId::parse(id).unwrap()).collect();
     let number =
-        number(start_rollout(&mut world, &RolloutRequest { scope: RolloutScope::Sites(ids), ..all(0) }));
+        number(start_rollout(&mut world, &RolloutSpec { scope: RolloutScope::Sites(ids), ..all(0) }));
     world.run();
     assert_eq!(status_and_code(&world, number), (RolloutStatus::Succeeded, None));
     assert_eq!(outcomes(&world, number), [Some(MemberOutcome::Moved); 2]);
@@ -302,7 +302,7 @@ fn a_failed_flush_parks_the_sites_of_its_window_and_the_next_window_continues() 
     let mut world = fleet(6);
     world.cluster.script_job("flush-caches", failing(3));
     let waves = vec![WaveTarget::Count(2), WaveTarget::Percent(100)];
-    let number = number(start_rollout(&mut world, &RolloutRequest { waves, ..all(0) }));
+    let number = number(start_rollout(&mut world, &RolloutSpec { waves, ..all(0) }));
     world.run();
     assert_eq!(status_and_code(&world, number), (RolloutStatus::Succeeded, None));
     assert_eq!(rollout(&world, number).counts(), Counts { succeeded: 4, parked: 2, ..Counts::default() });
@@ -322,7 +322,7 @@ fn a_retry_includes_the_sites_that_were_not_moved() {
     world.run();
     let again = number(retry_rollout(&mut world, once));
     let rollout = rollout(&world, again);
-    assert_eq!((rollout.retry_of, rollout.total, rollout.kind), (Some(once), 1, RolloutKind::Promote));
+    assert_eq!((rollout.retry_of, rollout.total, rollout.spec.kind), (Some(once), 1, RolloutKind::Promote));
     world.run();
     assert_eq!(outcomes(&world, again), [Some(MemberOutcome::Moved)]);
     assert_eq!(routed(&world, &nth(2)), Some(Color::Green));
@@ -347,7 +347,7 @@ fn a_rollout_with_a_failed_deploy_fails_and_moves_no_site() {
     let mut world = fleet(6);
     let before: Vec<_> = (0..6).map(|n| site(&world, &nth(n))).collect();
     world.cluster.script(digest(9), never_ready(true, "CrashLoopBackOff"));
-    let wanted = RolloutRequest { digest: Some(digest(9)), ..all(0) };
+    let wanted = RolloutSpec { digest: Some(digest(9)), ..all(0) };
     let number = number(start_rollout(&mut world, &wanted));
     world.run();
     assert_eq!(status_and_code(&world, number), (RolloutStatus::Failed, Some(ReasonCode::ImageNotReady)));
@@ -367,7 +367,7 @@ fn a_rollout_with_a_failed_deploy_fails_and_moves_no_site() {
 fn a_retry_of_a_rollout_with_a_failed_deploy_includes_every_site() {
     let mut world = fleet(6);
     world.cluster.script(digest(9), never_ready(true, "CrashLoopBackOff"));
-    let wanted = RolloutRequest { digest: Some(digest(9)), ..all(0) };
+    let wanted = RolloutSpec { digest: Some(digest(9)), ..all(0) };
     let once = number(start_rollout(&mut world, &wanted));
     world.run();
     assert_eq!(rollout(&world, once).status, RolloutStatus::Failed);
@@ -389,7 +389,7 @@ fn a_retry_of_a_rolled_back_rollout_includes_every_site() {
     let mut world = fleet(10);
     super::waves::lose_route(&world, 1);
     let waves = vec![WaveTarget::Count(3), WaveTarget::Percent(100)];
-    let once = number(start_rollout(&mut world, &RolloutRequest { auto_rollback: true, waves, ..all(0) }));
+    let once = number(start_rollout(&mut world, &RolloutSpec { auto_rollback: true, waves, ..all(0) }));
     world.run();
     assert_eq!(rollout(&world, once).status, RolloutStatus::Failed);
     // The broken site is terminated.
@@ -407,7 +407,7 @@ fn a_retry_of_a_rolled_back_rollout_includes_every_site() {
 #[test]
 fn six_hundred_sites_are_moved_once_although_two_owners_die() {
     let mut world = fleet(600);
-    let wanted = RolloutRequest { max_concurrent: 64, budget: Budget::Percent(0), ..all(0) };
+    let wanted = RolloutSpec { max_concurrent: 64, budget: Budget::Percent(0), ..all(0) };
     let number = number(start_rollout(&mut world, &wanted));
     // Crashes in the second page and in the last window.
     world.faults.arm(Plan(vec![(900, Fault::CrashAfterEffect), (1_700, Fault::CrashBefore)]));
@@ -415,7 +415,7 @@ fn six_hundred_sites_are_moved_once_although_two_owners_die() {
     assert_eq!(world.faults.fired(), 2);
     let rollout = rollout(&world, number);
     assert_eq!(rollout.status, RolloutStatus::Succeeded);
-    assert!(rollout.term >= 3, "{}", rollout.term);
+    assert!(rollout.term >= Term(3), "{}", rollout.term);
     assert_eq!(world.store.pages(number).len(), 3);
     assert_eq!(rollout.counts(), Counts { succeeded: 600, ..Counts::default() });
     assert_eq!(on_green(&world, 600).len(), 600);
@@ -443,7 +443,7 @@ fn a_rollout_with_a_number_of_an_earlier_block_moves_sites() {
     let request =
         cdm_core::manager::Request::by(cdm_testkit::fixtures::actor(), cdm_core::domain::Role::Admin);
     let wanted = all(0);
-    let accepted = now(older_process.manager.rollout(&request, &wanted));
+    let accepted = now(older_process.manager.rollout(&request, &wanted, None));
     let second = number(accepted);
     assert!(second > first, "{second} after {first}");
     world.run();

@@ -1,8 +1,8 @@
 //! Rollouts in waves: budgets, halts and rollbacks.
 
-use cdm_core::domain::rollout::{Budget, Counts, MemberOutcome, WaveTarget};
+use cdm_core::domain::rollout::{Budget, Counts, MemberOutcome, RolloutKind, RolloutSpec, WaveTarget};
 use cdm_core::domain::{Color, Fence, ReasonCode, RolloutStatus};
-use cdm_core::manager::{RolloutRequest, RolloutScope};
+use cdm_core::manager::RolloutScope;
 use cdm_core::ports::{CallContext, Clock, WriteId};
 use cdm_testkit::world::{Verb, World, now};
 
@@ -32,14 +32,14 @@ pub(super) fn fleet(sites: u32) -> World {
 }
 
 /// Promotes every site, in waves of 1, 10% and 100%.
-pub(super) fn all(budget: u32) -> RolloutRequest {
-    RolloutRequest {
-        promote: true,
+pub(super) fn all(budget: u32) -> RolloutSpec {
+    RolloutSpec {
+        kind: RolloutKind::Promote,
         scope: RolloutScope::All,
         waves: vec![WaveTarget::Count(1), WaveTarget::Percent(10), WaveTarget::Percent(100)],
         max_concurrent: 4,
         budget: Budget::Count(budget),
-        ..RolloutRequest::default()
+        ..RolloutSpec::default()
     }
 }
 
@@ -138,7 +138,7 @@ fn a_resumed_rollout_continues_past_acknowledged_failures() {
             status_and_code(&world, number),
             (RolloutStatus::Halted, Some(ReasonCode::BudgetExceeded))
         );
-        assert_eq!(rollout(&world, number).window.end, reached);
+        assert_eq!(rollout(&world, number).window().end, reached);
         assert_eq!(on_green(&world, 20), Vec::<u32>::new());
         super::controls::send_control(&mut world, number, super::controls::Control::Resume).unwrap();
     }
@@ -157,7 +157,7 @@ fn a_resumed_rollout_halts_again_at_a_new_failure() {
     }
     let number = number(start_rollout(&mut world, &all(0)));
     world.run();
-    assert_eq!(rollout(&world, number).window.end, 1);
+    assert_eq!(rollout(&world, number).window().end, 1);
     super::controls::send_control(&mut world, number, super::controls::Control::Resume).unwrap();
     world.run();
     assert_eq!(status_and_code(&world, number), (RolloutStatus::Halted, Some(ReasonCode::BudgetExceeded)));
@@ -173,7 +173,7 @@ fn a_resumed_rollout_halts_again_at_a_new_failure() {
 fn an_auto_rollback_moves_every_site_back_and_ends_failed() {
     let mut world = fleet(20);
     lose_route(&world, 7);
-    let number = number(start_rollout(&mut world, &RolloutRequest { auto_rollback: true, ..all(0) }));
+    let number = number(start_rollout(&mut world, &RolloutSpec { auto_rollback: true, ..all(0) }));
     world.run();
     assert_eq!(status_and_code(&world, number), (RolloutStatus::Failed, Some(ReasonCode::BudgetExceeded)));
     assert_eq!(on_green(&world, 20), Vec::<u32>::new());
@@ -196,7 +196,7 @@ fn a_rollback_waits_until_its_target_is_ready() {
     let mut world = fleet(20);
     lose_route(&world, 7);
     world.cluster.break_service(Color::Blue, None);
-    let number = number(start_rollout(&mut world, &RolloutRequest { auto_rollback: true, ..all(0) }));
+    let number = number(start_rollout(&mut world, &RolloutSpec { auto_rollback: true, ..all(0) }));
     for _ in 0..20 {
         let _ = world.run_once();
         world.clock.advance(std::time::Duration::from_secs(5));

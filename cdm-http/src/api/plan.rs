@@ -152,7 +152,7 @@ impl From<&rollout::Plan> for Plan {
         Self {
             plan_hash: plan.hash.clone(),
             service: plan.inputs.target.into(),
-            digest: plan.inputs.digest.as_ref().map(Digest::from),
+            digest: plan.inputs.digest().as_ref().map(Digest::from),
             running: plan.inputs.running.as_ref().map(Digest::from),
             total: waves.iter().map(|wave| wave.total).sum(),
             moves: waves.iter().map(|wave| wave.moves).sum(),

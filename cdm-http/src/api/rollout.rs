@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use cdm_core::domain::rollout::{self, Budget, MemberOutcome, WaveTarget};
+use cdm_core::domain::rollout::{self, Budget, MemberOutcome, RolloutSpec, WaveTarget};
 use cdm_core::domain::{self, Color};
-use cdm_core::manager::{Force, Resume, RolloutRequest, RolloutScope};
+use cdm_core::manager::{Force, Resume, RolloutScope};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 use utoipa::openapi::{Ref, RefOr};
@@ -300,34 +300,31 @@ impl Rollout {
         let mut start = 0;
         let waves = rollout.waves.iter().map(|wave| {
             let total = wave.end - std::mem::replace(&mut start, wave.end);
-            let begun = rollout.window.end.min(wave.end).saturating_sub(wave.end - total);
+            let begun = rollout.window().end.min(wave.end).saturating_sub(wave.end - total);
             let running = if working { begun.saturating_sub(wave.counts.resolved()) } else { 0 };
             Wave { name: wave.name.clone(), counts: Counts::new(total, running, wave.counts) }
         });
         Self {
             id: RolloutId::from_number(rollout.number),
-            kind: rollout.kind.into(),
-            promote: rollout.kind == domain::RolloutKind::Promote,
+            kind: rollout.spec.kind.into(),
+            promote: rollout.spec.kind == domain::RolloutKind::Promote,
             image_tag: image,
             service: rollout.target.into(),
-            digest: rollout.digest.as_ref().map(Digest::from),
+            digest: rollout.spec.digest.as_ref().map(Digest::from),
             accepted_digest: rollout.accepted_digest.as_ref().map(Digest::from),
-            scope: Scope::from(&rollout.scope),
+            scope: Scope::from(&rollout.spec.scope),
             status: rollout.status.into(),
             partial: rollout.is_partial(),
             waves: waves.collect(),
             counts: Counts::new(rollout.total, rollout.running(), rollout.counts()),
             failures: rollout.failures.iter().map(Failure::from).collect(),
-            max_concurrent: rollout.max_concurrent,
-            failure_budget: match rollout.budget {
-                Budget::Count(count) => count.to_string(),
-                Budget::Percent(percent) => format!("{percent}%"),
-            },
-            auto_rollback: rollout.auto_rollback,
-            gate: rollout.gate.as_ref().map(Gate::from),
-            bake: rollout.bake.as_secs(),
+            max_concurrent: rollout.spec.max_concurrent,
+            failure_budget: rollout.spec.budget.to_string(),
+            auto_rollback: rollout.spec.auto_rollback,
+            gate: rollout.spec.gate.as_ref().map(Gate::from),
+            bake: rollout.spec.bake.as_secs(),
             rollback: rollout.rollback.as_ref().map(OperationId::from),
-            after: rollout.after.as_ref().map(OperationId::from),
+            after: rollout.awaited_deploy().map(OperationId::from),
             retry_of: rollout.retry_of.map(RolloutId::from_number),
             reason: rollout.reason.as_ref().map(Reason::from),
             requested_by: ActorName::from(&rollout.requested_by),
@@ -442,7 +439,7 @@ impl StartRollout {
     ///
     /// # Errors
     /// The errors of all invalid fields.
-    pub fn parse(&self, repository: Option<&str>) -> Result<RolloutRequest, InvalidFields> {
+    pub fn parse(&self, repository: Option<&str>) -> Result<RolloutSpec, InvalidFields> {
         let digest = self.image_tag.as_deref().map(|image| digest(image, repository)).transpose()?;
         let mut fields = Fields::default();
         let scope = match &self.scope {
@@ -515,8 +512,9 @@ impl StartRollout {
                 None => None,
                 Some(gate) => Some(gate?),
             };
-            Some(RolloutRequest {
-                promote,
+            let kind = if promote { domain::RolloutKind::Promote } else { domain::RolloutKind::Upgrade };
+            Some(RolloutSpec {
+                kind,
                 digest,
                 scope,
                 waves,
@@ -525,7 +523,6 @@ impl StartRollout {
                 auto_rollback,
                 gate,
                 bake,
-                plan: self.plan_hash.clone(),
             })
         })();
         fields.finish(parsed)

@@ -280,7 +280,7 @@ fn abort_confirmation(id: &str, rollout: &Rollout) -> Confirmation {
         title: format!("Abort {id}?"),
         lines: vec![
             format!(
-                "The rollout stops permanently at its next checkpoint; {}.",
+                "The rollout stops permanently once no site is in progress; {}.",
                 format::count_of(remaining, "site stays where it is", "sites stay where they are")
             ),
             format!(

@@ -175,19 +175,17 @@ pub(crate) async fn start(State(server): State<SharedState>, form: Form) -> Resu
         server.app.manager.authorize(&request, Action::StartRolloutWithImage, "fleet").await?;
     }
     let mut filled = fields(Some(&form));
+    let plan = form.optional("planHash");
     let error = match parse_request(&form).and_then(|body| Ok(body.parse(server.repository())?)) {
         Err(error) => error,
-        Ok(requested) if form.optional("planHash").is_none() => {
-            match server.app.manager.plan(&request, &requested).await {
-                Ok(plan) => {
-                    let plan = Plan::from(&plan);
-                    return form_page(&server, &current_user, StatusCode::OK, (filled, Some(plan), None))
-                        .await;
-                }
-                Err(error) => error.into(),
+        Ok(requested) if plan.is_none() => match server.app.manager.plan(&request, &requested).await {
+            Ok(plan) => {
+                let plan = Plan::from(&plan);
+                return form_page(&server, &current_user, StatusCode::OK, (filled, Some(plan), None)).await;
             }
-        }
-        Ok(requested) => match server.app.manager.rollout(&request, &requested).await {
+            Err(error) => error.into(),
+        },
+        Ok(requested) => match server.app.manager.rollout(&request, &requested, plan).await {
             Ok(Accepted::Rollout(number)) => {
                 return Ok(
                     Redirect::to(&format!("{PATH}/{}", RolloutId::from_number(number))).into_response()

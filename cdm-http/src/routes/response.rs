@@ -48,7 +48,7 @@ impl AppState {
 
     async fn rollout_response(&self, number: u64) -> Result<Response, ApiError> {
         let rollout = self.app.manager.get_rollout(number).await?;
-        let body = api::rollout::Rollout::new(&rollout, self.image(rollout.digest));
+        let body = api::rollout::Rollout::new(&rollout, self.image(rollout.spec.digest));
         let location = format!("/rollouts/{}", body.id);
         Ok(with_location(StatusCode::ACCEPTED, &location, Json(body)))
     }

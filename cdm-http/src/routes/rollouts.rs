@@ -36,7 +36,7 @@ impl PageParams {
 
 /// Returns the API's representation of a rollout.
 pub(crate) fn shown(server: &AppState, rollout: &cdm_core::domain::Rollout) -> Rollout {
-    Rollout::new(rollout, server.image(rollout.digest))
+    Rollout::new(rollout, server.image(rollout.spec.digest))
 }
 
 /// Lists rollouts, newest first.
@@ -63,7 +63,7 @@ pub(crate) async fn get(
     Ok(Json(shown(&server, &server.app.manager.get_rollout(rollout.number).await?)))
 }
 
-/// Pauses a rollout: no further site is started after its next checkpoint.
+/// Pauses a rollout: sites in progress are finished, and no further site is started.
 #[utoipa::path(post, path = "/rollouts/{id}/pause", operation_id = "pauseRollout", tag = "rollouts", params(("id" = String, Path, description = "The id of the rollout.")), responses(
     (status = 202, body = Rollout), (status = 409)))]
 pub(crate) async fn pause(

@@ -169,7 +169,9 @@ pub(crate) async fn roll_out(
     if body.dry_run.unwrap_or(false) {
         return Ok(Json(Plan::from(&manager.plan(&request, &requested).await?)).into_response());
     }
-    server.accepted_response(manager.rollout(&request, &requested).await?, None).await
+    server
+        .accepted_response(manager.rollout(&request, &requested, body.plan_hash.as_deref()).await?, None)
+        .await
 }
 
 /// Rolls a service back: deploys the newest healthy digest other than the running one.

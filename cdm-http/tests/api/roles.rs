@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use cdm_core::domain::operation::{Deploy, Hooks, Move};
-use cdm_core::domain::rollout::{MemberOutcome, RolloutMember, RolloutPage};
+use cdm_core::domain::rollout::{MemberOutcome, RolloutMember, RolloutPage, RolloutSpec};
 use cdm_core::domain::token::Role;
 use cdm_core::domain::{
     Actor, Color, Digest, Fleet, Operation, OperationId, OperationInput, OperationKind, OperationState,
@@ -376,7 +376,8 @@ impl Campaign {
         self.number += 10;
         let rollout = fixtures::rollout(number, RolloutKind::Promote, Color::Blue, 1);
         let finished_at = status.ended().then_some(fixtures::CREATED_AT);
-        let rollout = Rollout { status, digest, finished_at, ..rollout };
+        let spec = RolloutSpec { digest, ..rollout.spec.clone() };
+        let rollout = Rollout { status, spec, finished_at, ..rollout };
         let member = RolloutMember {
             outcome: Some(MemberOutcome::Failed),
             ..RolloutMember::new(site.id.clone(), site.uid)

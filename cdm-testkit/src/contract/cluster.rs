@@ -163,7 +163,7 @@ pub async fn a_route_moves_under_its_fence_only(port: &dyn ClusterOps, cx: &Suit
     applied(PROMISE, port.move_route(&mover, uid, created.fence, Color::Green).await);
     let moved = Route { service: Color::Green, fence: mover.fence, ..created.clone() };
     assert_route(PROMISE, port, cx, &moved).await;
-    for stale in [created.fence, Fence::default(), Fence::new(mover.fence.number, mover.fence.epoch + 1)] {
+    for stale in [created.fence, Fence::default(), Fence::new(mover.fence.number, mover.fence.epoch.next())] {
         for to in Color::ALL {
             rejected(PROMISE, ErrorKind::Conflict, port.move_route(&cx.call(), uid, stale, to).await);
         }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cdm_core::domain::{Fence, JobName, SiteId, Uid};
+use cdm_core::domain::{Epoch, Fence, JobName, SiteId, Uid};
 use cdm_core::ports::{CallContext, Clock, Entropy, ErrorKind, Outcome, PortError};
 
 /// Lets time pass for effects that are not immediate.
@@ -80,7 +80,7 @@ impl<'a> SuiteContext<'a> {
 
     /// Returns the context of a call by a new operation.
     pub fn call(&self) -> CallContext {
-        self.call_under(Fence::new(self.number(), 1))
+        self.call_under(Fence::new(self.number(), Epoch(1)))
     }
 
     /// Returns the context of a call with this fence and a deadline 30 seconds from now.

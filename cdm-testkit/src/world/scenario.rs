@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use cdm_core::domain::rollout::{Budget, HealthGate, WaveTarget};
+use cdm_core::domain::rollout::{Budget, HealthGate, RolloutKind, RolloutScope, RolloutSpec, WaveTarget};
 use cdm_core::domain::service::Verdict;
 use cdm_core::domain::{Color, ReasonCode, Rollout, RolloutStatus, Status};
-use cdm_core::manager::{Accepted, Force, Resume, RolloutRequest, RolloutScope};
+use cdm_core::manager::{Accepted, Force, Resume};
 use cdm_core::ports::PodFailure;
 
 use super::{Verb, World, digest};
@@ -85,32 +85,32 @@ pub fn scenarios() -> Vec<Scenario> {
             world.run();
         }),
         scenario("rollout-promote", fleet_on_blue, |world| {
-            rollout(world, true, Budget::Count(0), false);
+            rollout(world, RolloutKind::Promote, Budget::Count(0), false);
         }),
         scenario("rollout-upgrade", fleet_on_blue, |world| {
-            rollout(world, false, Budget::Count(0), false);
+            rollout(world, RolloutKind::Upgrade, Budget::Count(0), false);
         }),
         scenario("rollout-gated", one_breaks_on_green, |world| {
             let gate = HealthGate::new("/").ok();
             let waves = vec![WaveTarget::Count(1), WaveTarget::Percent(100)];
             let bake = Duration::from_secs(60);
-            gated(world, RolloutRequest { gate, waves, bake, budget: Budget::Count(1), ..promote_all() });
+            gated(world, RolloutSpec { gate, waves, bake, budget: Budget::Count(1), ..promote_all() });
         }),
         scenario("rollout-gated-halts", slow_on_green, |world| {
             let gate =
                 HealthGate::new("/").and_then(|gate| gate.with_latency(1_000)?.with_settle(Duration::ZERO));
-            let one = RolloutRequest { max_concurrent: 1, budget: Budget::Count(1), ..promote_all() };
-            gated(world, RolloutRequest { gate: gate.ok(), auto_rollback: true, ..one });
+            let one = RolloutSpec { max_concurrent: 1, budget: Budget::Count(1), ..promote_all() };
+            gated(world, RolloutSpec { gate: gate.ok(), auto_rollback: true, ..one });
         }),
         scenario("rollout-gated-accepts", another_image_in_between, |world| {
             accept(world);
         }),
         scenario("rollout-deploys", fleet_on_blue, |world| {
-            let desired = RolloutRequest {
-                promote: true,
+            let desired = RolloutSpec {
+                kind: RolloutKind::Promote,
                 digest: Some(digest(1)),
                 scope: RolloutScope::Inactive,
-                ..RolloutRequest::default()
+                ..RolloutSpec::default()
             };
             start_rollout(world, desired);
             world.run();
@@ -222,7 +222,7 @@ fn another_image_in_between(world: &mut World) {
     let waves = vec![WaveTarget::Count(1), WaveTarget::Percent(100)];
     let bake = Duration::from_secs(60);
     let gate = HealthGate::new("/").ok();
-    start_rollout(world, RolloutRequest { gate, waves, bake, max_concurrent: 1, ..promote_all() });
+    start_rollout(world, RolloutSpec { gate, waves, bake, max_concurrent: 1, ..promote_all() });
     for _ in 0..40 {
         let _ = world.run_once();
         let all = world.store.all_rollouts();
@@ -239,7 +239,9 @@ fn another_image_in_between(world: &mut World) {
 /// Resumes the rollout on the running digest, then handles inconclusive gates.
 fn accept(world: &mut World) {
     let all = world.store.all_rollouts();
-    let Some(number) = all.iter().find(|it| it.kind.moves()).map(|rollout| rollout.number) else { return };
+    let Some(number) = all.iter().find(|it| it.spec.kind.moves()).map(|rollout| rollout.number) else {
+        return;
+    };
     let desired = Resume { accept: Some(digest(2)), force: Force::No };
     // A request that reports another digest before this one is repeated.
     for _ in 0..3 {
@@ -265,27 +267,32 @@ fn fleet_on_blue(world: &mut World) {
     world.run();
 }
 
-fn rollout(world: &mut World, promote: bool, budget: Budget, auto_rollback: bool) {
-    let desired = RolloutRequest {
-        promote,
+fn rollout(world: &mut World, kind: RolloutKind, budget: Budget, auto_rollback: bool) {
+    let desired = RolloutSpec {
+        kind,
         scope: RolloutScope::All,
         waves: vec![WaveTarget::Count(1), WaveTarget::Percent(50), WaveTarget::Percent(100)],
         max_concurrent: 2,
         budget,
         auto_rollback,
-        ..RolloutRequest::default()
+        ..RolloutSpec::default()
     };
     start_rollout(world, desired);
     world.run();
 }
 
 /// A request to promote every site, two at a time.
-fn promote_all() -> RolloutRequest {
-    RolloutRequest { promote: true, scope: RolloutScope::All, max_concurrent: 2, ..RolloutRequest::default() }
+fn promote_all() -> RolloutSpec {
+    RolloutSpec {
+        kind: RolloutKind::Promote,
+        scope: RolloutScope::All,
+        max_concurrent: 2,
+        ..RolloutSpec::default()
+    }
 }
 
 /// Starts a rollout, and resumes it whenever a health gate is inconclusive.
-fn gated(world: &mut World, desired: RolloutRequest) {
+fn gated(world: &mut World, desired: RolloutSpec) {
     start_rollout(world, desired);
     world.run();
     resume_inconclusive(world);
@@ -307,10 +314,10 @@ fn resume_inconclusive(world: &mut World) {
     }
 }
 
-fn start_rollout(world: &mut World, desired: RolloutRequest) {
+fn start_rollout(world: &mut World, desired: RolloutSpec) {
     let _ = world.request(move |manager, request| {
         let desired = desired.clone();
-        Box::pin(async move { manager.rollout(&request, &desired).await })
+        Box::pin(async move { manager.rollout(&request, &desired, None).await })
     });
 }
 

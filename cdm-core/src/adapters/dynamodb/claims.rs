@@ -105,7 +105,7 @@ fn claim_update(claim: &Claim) -> Option<Result<Change, StoreError>> {
          AND (attribute_not_exists(#settledBy) OR #settledBy <> :leg)",
     )
     .with(":number", number(operation.number))
-    .with(":epoch", number(operation.epoch))
+    .with(":epoch", number(operation.epoch.0))
     .with(":state", text(state.as_str()))
     .with(":grant", site::claim_token(&claim.claim_token))
     .with(":at", number(claim.at.millis()))
@@ -141,7 +141,7 @@ fn release_update(release: &ReleaseClaim) -> Result<Change, StoreError> {
     let change = Change::update(Key::site(&release.id), sets)
         .when("#number = :number AND #epoch = :epoch AND #grant = :grant AND #phase = :phase")
         .with(":number", number(release.fence.number))
-        .with(":epoch", number(release.fence.epoch))
+        .with(":epoch", number(release.fence.epoch.0))
         .with(":grant", site::claim_token(&release.claim_token))
         .with(":phase", text(site::phase_text(Phase::Active)))
         .with(":at", number(release.at.millis()))

@@ -7,8 +7,8 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use super::item::{Item, ItemReader, Key, document, list_work, number, put, site_list, text, written_by};
 use crate::domain::operation::{Move, OperationInput};
 use crate::domain::{
-    ClaimToken, Color, DatabaseName, Direction, Fence, Hostname, Hostnames, Phase, Routed, SecretKind,
-    SecretName, Site, SiteId, SiteName, Theme, Timestamp, Uid,
+    ClaimToken, Color, DatabaseName, Direction, Epoch, Fence, Hostname, Hostnames, Phase, Routed, SecretKind,
+    SecretName, Site, SiteId, SiteName, Term, Theme, Timestamp, Uid,
     site::{Activation, LastOutcome},
 };
 use crate::ports::{StoreError, WriteId};
@@ -54,7 +54,7 @@ pub(super) fn to_item(site: &Site, write: WriteId) -> Result<Item, StoreError> {
     if let Some(operation) = &site.operation {
         with("slot", document(operation)?);
         with("number", number(operation.number));
-        with("epoch", number(operation.epoch));
+        with("epoch", number(operation.epoch.0));
     }
     list_work(&mut item, site.operation.as_ref());
     Ok(item)
@@ -67,7 +67,7 @@ pub(super) fn from_item(item: &Item) -> Result<Site, StoreError> {
         None => None,
         Some(_) => Some(Routed {
             service: read.parsed("routeService", |text| Color::parse(text).ok())?,
-            fence: Fence::new(read.number("routeNumber")?, read.number("routeEpoch")?),
+            fence: Fence::new(read.number("routeNumber")?, Epoch(read.number("routeEpoch")?)),
         }),
     };
     let mut operation: Option<crate::domain::OperationState> = read.document_if("slot")?;
@@ -119,7 +119,7 @@ pub(super) fn route(route: &Routed) -> [(&'static str, AttributeValue); 4] {
         ("routedService", text(route.service.as_str())),
         ("routeService", text(route.service.as_str())),
         ("routeNumber", number(route.fence.number)),
-        ("routeEpoch", number(route.fence.epoch)),
+        ("routeEpoch", number(route.fence.epoch.0)),
     ]
 }
 
@@ -129,7 +129,7 @@ pub(super) fn claim_token(claim_token: &ClaimToken) -> AttributeValue {
         "{:020}.{}.{:020}",
         claim_token.rollout,
         direction_digit(claim_token.direction),
-        claim_token.term
+        claim_token.term.0
     ))
 }
 
@@ -182,7 +182,7 @@ fn parse_claim_token(text: &str) -> Option<ClaimToken> {
     let digit = parts.next()?;
     let direction =
         direction.into_iter().find(|(_, known)| *known == digit).map(|(direction, _)| direction)?;
-    Some(ClaimToken { rollout, direction, term: parts.next()?.parse().ok()? })
+    Some(ClaimToken { rollout, direction, term: Term(parts.next()?.parse().ok()?) })
 }
 
 fn map<const N: usize>(entries: [(&str, String); N]) -> AttributeValue {

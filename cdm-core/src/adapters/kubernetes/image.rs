@@ -122,7 +122,7 @@ fn restart(workload: &Workload, now: u64) -> Vec<PatchOperation> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Digest, Template};
+    use crate::domain::{Digest, Epoch, Template};
 
     fn settings() -> KubernetesSettings {
         KubernetesSettings::new("sites", "registry.example/wordpress")
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn the_image_is_replaced_under_the_fence() {
-        let result = patched(workload(), Fence::new(4, 1), &ImageWant::Digest(digest()), 1_000);
+        let result = patched(workload(), Fence::new(4, Epoch(1)), &ImageWant::Digest(digest()), 1_000);
         let image = format!("registry.example/wordpress@{}", digest());
         let want = json!([
             { "op": "test", "path": "/metadata/annotations/cdm~1fence", "value": "3.1" },
@@ -175,7 +175,7 @@ mod tests {
         workload["spec"]["template"]["spec"]["containers"][1]["image"] = json!(image);
         let template = Template::new(&workload["spec"]["template"].to_string());
         for want in [ImageWant::Digest(digest()), ImageWant::Template(template)] {
-            let result = patched(workload.clone(), Fence::new(4, 1), &want, 1_000).expect("a patch");
+            let result = patched(workload.clone(), Fence::new(4, Epoch(1)), &want, 1_000).expect("a patch");
             assert_eq!(result.as_array().map(Vec::len), Some(2), "{result:?}");
         }
     }
@@ -185,7 +185,7 @@ mod tests {
         let mut workload = workload();
         workload["metadata"] = json!({ "resourceVersion": "12" });
         let want = ImageWant::Digest(digest());
-        let result = patched(workload.clone(), Fence::new(4, 1), &want, 1_000).expect("a patch");
+        let result = patched(workload.clone(), Fence::new(4, Epoch(1)), &want, 1_000).expect("a patch");
         assert_eq!(result[0], json!({ "op": "test", "path": "/metadata/resourceVersion", "value": "12" }));
         assert_eq!(result[1], json!({ "op": "add", "path": "/metadata/annotations", "value": {} }));
     }
@@ -194,7 +194,7 @@ mod tests {
     fn an_invalid_template_is_rejected() {
         for text in ["", "template:1", "{}", "[]"] {
             let want = ImageWant::Template(Template::new(text));
-            let refused = patched(workload(), Fence::new(4, 1), &want, 1).expect_err(text);
+            let refused = patched(workload(), Fence::new(4, Epoch(1)), &want, 1).expect_err(text);
             assert_eq!(refused.kind, ErrorKind::Invalid);
         }
     }

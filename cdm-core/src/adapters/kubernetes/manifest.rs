@@ -322,7 +322,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::domain::SiteId;
+    use crate::domain::{Epoch, SiteId};
 
     fn spec() -> RouteSpec {
         let hostnames = Hostnames::parse(&["rrr.example.com", "www.rrr.example.com"], "rrr.example.com");
@@ -349,7 +349,7 @@ mod tests {
 
     /// Returns the object of a route as JSON.
     fn written(settings: &KubernetesSettings, spec: &RouteSpec) -> Value {
-        match RouteObject::new(settings, spec, Fence::new(7, 1), OwnerReference::default()) {
+        match RouteObject::new(settings, spec, Fence::new(7, Epoch(1)), OwnerReference::default()) {
             RouteObject::Ingress(route) => json!(route),
             RouteObject::HttpRoute(route) => json!(route),
         }
@@ -370,10 +370,11 @@ mod tests {
     fn a_route_is_read_as_it_was_written() {
         for settings in kinds() {
             let spec = spec();
-            let object = RouteObject::new(&settings, &spec, Fence::new(7, 1), OwnerReference::default());
+            let object =
+                RouteObject::new(&settings, &spec, Fence::new(7, Epoch(1)), OwnerReference::default());
             let route = route(&settings, spec.uid, &object).expect("a route").expect("a route");
             let RouteSpec { uid, hostnames, service, .. } = spec;
-            assert_eq!(route, Route { uid, hostnames, service, fence: Fence::new(7, 1) });
+            assert_eq!(route, Route { uid, hostnames, service, fence: Fence::new(7, Epoch(1)) });
         }
     }
 
@@ -407,7 +408,7 @@ mod tests {
     fn a_move_tests_owner_fence_and_number_of_rules() {
         let [settings, gateway] = kinds();
         let uid = Uid::from_parts(1, 1);
-        let fences = (Fence::new(7, 1), Fence::new(8, 1));
+        let fences = (Fence::new(7, Epoch(1)), Fence::new(8, Epoch(1)));
         let patch = move_patch(&settings, uid, 2, fences, Color::Green);
         let service = |at| format!("/spec/rules/{at}/http/paths/0/backend/service/name");
         let expected = json!([

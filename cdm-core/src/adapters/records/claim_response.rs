@@ -1,16 +1,16 @@
 //! The response to a claim, for a store that keeps the response together with the site.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_with::{DisplayFromStr, serde_as};
+use serde_with::{DisplayFromStr, FromInto, serde_as};
 
 use super::operations::MoveDef;
 use super::rollouts::MemberOutcomeDef;
 use super::sites::RoutedDef;
 use super::{Record, mirror};
-use crate::domain::Digest;
 use crate::domain::operation::Move;
 use crate::domain::rollout::MemberOutcome;
 use crate::domain::site::{ClaimRefused, Claimed, Routed};
+use crate::domain::{Digest, Epoch};
 
 /// The response to a claim, stored so that a repeated claim gets the same response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,8 @@ pub(crate) enum ClaimResponseDef {
         course: Move,
         #[serde_as(as = "Option<RoutedDef>")]
         route: Option<Routed>,
-        epoch: u64,
+        #[serde_as(as = "FromInto<u64>")]
+        epoch: Epoch,
         version: u64,
     },
     #[serde(rename = "barred")]

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use serde_with::{DisplayFromStr, serde_as};
+use serde_with::{DisplayFromStr, FromInto, serde_as};
 
 use super::mirror;
 use super::rollouts::DirectionDef;
@@ -14,8 +14,8 @@ use crate::domain::operation::{
     StepStatus, Subject, TerminalStatus,
 };
 use crate::domain::{
-    Actor, AuditEntry, Color, Digest, Direction, Fence, Fingerprint, IdempotencyKey, OperationId, Reason,
-    ReasonCode, Role, SiteId, Template, Timestamp, Token, TokenHash, Uid, WorkerId,
+    Actor, AuditEntry, Color, Digest, Direction, Epoch, Fence, Fingerprint, IdempotencyKey, OperationId,
+    Reason, ReasonCode, Role, SiteId, Template, Term, Timestamp, Token, TokenHash, Uid, WorkerId,
 };
 use crate::ports::{FeedEvent, IdempotencyRecord};
 
@@ -47,7 +47,8 @@ pub(crate) struct OperationStateDef {
     #[serde(rename = "task")]
     input: OperationInput,
     pipeline: u32,
-    epoch: u64,
+    #[serde_as(as = "FromInto<u64>")]
+    epoch: Epoch,
     #[serde_as(as = "Option<Text>")]
     owner: Option<WorkerId>,
     #[serde_as(as = "StatusDef")]
@@ -171,11 +172,13 @@ struct PreviousDef {
 }
 mirror!(PreviousDef, Previous);
 
+#[serde_as]
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Fence")]
 pub(crate) struct FenceDef {
     number: u64,
-    epoch: u64,
+    #[serde_as(as = "FromInto<u64>")]
+    epoch: Epoch,
 }
 mirror!(FenceDef, Fence);
 
@@ -218,7 +221,8 @@ struct MemberDef {
     #[serde_as(as = "DirectionDef")]
     #[serde(rename = "leg")]
     direction: Direction,
-    term: u64,
+    #[serde_as(as = "FromInto<u64>")]
+    term: Term,
 }
 mirror!(MemberDef, Member);
 

@@ -3,23 +3,25 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_with::{DeserializeAs, DisplayFromStr, DurationSeconds, SerializeAs, serde_as};
+use serde_with::{DeserializeAs, DisplayFromStr, DurationSeconds, FromInto, SerializeAs, serde_as};
 
 use super::mirror;
 use super::operations::ReasonDef;
 use super::text::{Millis, Text};
 use crate::domain::rollout::{
-    Budget, Control, Counts, HealthGate, MemberFailure, MemberOutcome, PendingFlush, ProgressSample, Rollout,
-    RolloutKind, RolloutMember, RolloutPage, RolloutScope, RolloutStatus, Wave, Window,
+    Budget, Control, Counts, HealthGate, MemberFailure, MemberOutcome, PendingFlush, Progress,
+    ProgressSample, Rollout, RolloutKind, RolloutMember, RolloutPage, RolloutPhase, RolloutScope,
+    RolloutSpec, RolloutStatus, Wave, WaveTarget, Window,
 };
 use crate::domain::{
-    Actor, ClaimToken, Color, Digest, Direction, NameError, OperationId, Reason, SiteId, Timestamp, Uid,
-    WorkerId,
+    Actor, ClaimToken, Color, Digest, Direction, NameError, OperationId, Reason, SiteId, Term, Timestamp,
+    Uid, WorkerId,
 };
 
+/// The stored form of a rollout: the fields of its specification, its phase and its progress in one object.
 #[serde_as]
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "Rollout", rename_all = "camelCase")]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct RolloutDef {
     number: u64,
     #[serde_as(as = "RolloutKindDef")]
@@ -56,7 +58,8 @@ pub(crate) struct RolloutDef {
     control: Option<Control>,
     #[serde_as(as = "Option<Text>")]
     owner: Option<WorkerId>,
-    term: u64,
+    #[serde_as(as = "FromInto<u64>")]
+    term: Term,
     #[serde_as(as = "DirectionDef")]
     #[serde(rename = "leg")]
     direction: Direction,
@@ -121,7 +124,162 @@ pub(crate) struct RolloutDef {
     finished_at: Option<Timestamp>,
     version: u64,
 }
-mirror!(RolloutDef, Rollout);
+impl SerializeAs<Rollout> for RolloutDef {
+    fn serialize_as<S: Serializer>(rollout: &Rollout, to: S) -> Result<S::Ok, S::Error> {
+        Self::from(rollout.clone()).serialize(to)
+    }
+}
+
+impl<'de> DeserializeAs<'de, Rollout> for RolloutDef {
+    fn deserialize_as<D: Deserializer<'de>>(from: D) -> Result<Rollout, D::Error> {
+        Self::deserialize(from)?.rollout().map_err(serde::de::Error::custom)
+    }
+}
+
+impl From<Rollout> for RolloutDef {
+    fn from(rollout: Rollout) -> Self {
+        let Rollout { spec, phase, .. } = rollout;
+        let Progress { window, flush_from, pending_flush, round } = phase.progress();
+        Self {
+            number: rollout.number,
+            kind: spec.kind,
+            target: rollout.target,
+            digest: spec.digest,
+            accepted_digest: rollout.accepted_digest,
+            scope: spec.scope,
+            waves: rollout.waves,
+            max_concurrent: spec.max_concurrent,
+            budget: spec.budget,
+            auto_rollback: spec.auto_rollback,
+            gate: spec.gate,
+            bake: spec.bake,
+            status: rollout.status,
+            control: rollout.control,
+            owner: rollout.owner,
+            term: rollout.term,
+            direction: phase.direction(),
+            window,
+            acknowledged_failures: rollout.acknowledged_failures,
+            unhealthy: rollout.unhealthy,
+            in_place: rollout.in_place,
+            failures: rollout.failures,
+            baking: match phase {
+                RolloutPhase::Baking { until, .. } => Some(until),
+                _ => None,
+            },
+            image_rejected: rollout.image_rejected,
+            rollback: rollout.rollback,
+            rollback_end: match phase {
+                RolloutPhase::RollingBack { end, .. } => end,
+                _ => 0,
+            },
+            needs_recovery: rollout.needs_recovery,
+            job: round,
+            first_number: rollout.first_number,
+            total: rollout.total,
+            flushing: phase.is_flushing(),
+            after: match phase {
+                RolloutPhase::Deploying(deploy) => Some(deploy),
+                _ => None,
+            },
+            locked_color: rollout.locked_color,
+            pending_flush,
+            flush_from,
+            samples: rollout.samples,
+            reason: rollout.reason,
+            waiting_since: rollout.waiting_since,
+            next_poll_at: rollout.next_poll_at,
+            retry_of: rollout.retry_of,
+            requested_by: rollout.requested_by,
+            created_at: rollout.created_at,
+            started_at: rollout.started_at,
+            finished_at: rollout.finished_at,
+            version: rollout.version,
+        }
+    }
+}
+
+impl RolloutDef {
+    /// Returns the progress. In records of older versions the flush of the window itself is not stored as a pending one.
+    const fn progress(&self) -> Progress {
+        let (window, round) = (self.window, self.job);
+        let mut progress =
+            Progress { window, flush_from: self.flush_from, pending_flush: self.pending_flush, round };
+        if self.flushing && progress.pending_flush.is_none() {
+            let range = Window { start: self.flush_from, end: window.end };
+            progress.pending_flush = Some(PendingFlush { window: range, round });
+            progress.flush_from = window.start;
+            progress.round = if window.start == self.flush_from { round + 1 } else { 1 };
+        }
+        progress
+    }
+
+    fn phase(&self) -> RolloutPhase {
+        let progress = self.progress();
+        // In records of older versions the end of the last bake time stays after the bake time.
+        let begins_wave = self.waves.iter().any(|wave| wave.end == self.window.start);
+        let untouched =
+            self.waves.iter().map(|wave| wave.counts.resolved()).sum::<u32>() == self.window.start;
+        match (&self.after, self.direction, self.baking) {
+            (Some(deploy), ..) => RolloutPhase::Deploying(deploy.clone()),
+            (None, Direction::Rollback, _) => {
+                RolloutPhase::RollingBack { end: self.rollback_end, flushing: self.flushing, progress }
+            }
+            (None, Direction::Forward, _) if self.flushing => RolloutPhase::Flushing(progress),
+            (None, Direction::Forward, Some(until)) if begins_wave && untouched => {
+                RolloutPhase::Baking { until, progress }
+            }
+            (None, Direction::Forward, _) => RolloutPhase::Moving(progress),
+        }
+    }
+
+    fn rollout(self) -> Result<Rollout, NameError> {
+        let phase = self.phase();
+        let targets = self.waves.iter().map(|wave| WaveTarget::parse(&wave.name));
+        Ok(Rollout {
+            number: self.number,
+            spec: RolloutSpec {
+                kind: self.kind,
+                digest: self.digest,
+                scope: self.scope,
+                waves: targets.collect::<Result<_, _>>()?,
+                max_concurrent: self.max_concurrent,
+                budget: self.budget,
+                auto_rollback: self.auto_rollback,
+                gate: self.gate,
+                bake: self.bake,
+            },
+            target: self.target,
+            accepted_digest: self.accepted_digest,
+            waves: self.waves,
+            status: self.status,
+            phase,
+            control: self.control,
+            owner: self.owner,
+            term: self.term,
+            needs_recovery: self.needs_recovery,
+            acknowledged_failures: self.acknowledged_failures,
+            unhealthy: self.unhealthy,
+            in_place: self.in_place,
+            failures: self.failures,
+            image_rejected: self.image_rejected,
+            rollback: self.rollback,
+            first_number: self.first_number,
+            total: self.total,
+            locked_color: self.locked_color,
+            samples: self.samples,
+            reason: self.reason,
+            waiting_since: self.waiting_since,
+            next_poll_at: self.next_poll_at,
+            retry_of: self.retry_of,
+            requested_by: self.requested_by,
+            created_at: self.created_at,
+            started_at: self.started_at,
+            finished_at: self.finished_at,
+            version: self.version,
+        })
+    }
+}
 
 #[serde_as]
 #[derive(Serialize, Deserialize)]
@@ -129,7 +287,8 @@ mirror!(RolloutDef, Rollout);
 struct PendingFlushDef {
     #[serde_as(as = "WindowDef")]
     window: Window,
-    job: u32,
+    #[serde(rename = "job")]
+    round: u32,
 }
 mirror!(PendingFlushDef, PendingFlush);
 
@@ -318,7 +477,8 @@ pub(crate) struct ClaimTokenDef {
     #[serde_as(as = "DirectionDef")]
     #[serde(rename = "leg")]
     direction: Direction,
-    term: u64,
+    #[serde_as(as = "FromInto<u64>")]
+    term: Term,
 }
 mirror!(ClaimTokenDef, ClaimToken);
 
@@ -365,7 +525,7 @@ mod tests {
     #[test]
     fn a_scope_is_stored_and_an_old_record_has_the_default() {
         let mut rollout: Rollout = decode(OLD).unwrap();
-        assert_eq!(rollout.scope, RolloutScope::Active);
+        assert_eq!(rollout.spec.scope, RolloutScope::Active);
         let sites = vec![SiteId::parse("rrr").unwrap()];
         for scope in [
             RolloutScope::Active,
@@ -374,7 +534,7 @@ mod tests {
             RolloutScope::Service(Color::Blue),
             RolloutScope::Sites(sites),
         ] {
-            rollout.scope = scope;
+            rollout.spec.scope = scope;
             assert_eq!(decode::<Rollout>(&encode(&rollout).unwrap()).unwrap(), rollout);
         }
     }

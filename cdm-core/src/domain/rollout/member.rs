@@ -1,6 +1,5 @@
 //! The sites of a rollout: the outcome of each, its digest and its reason.
 
-use super::plan::Candidate;
 use crate::domain::reason::ReasonCode;
 use crate::domain::{Digest, SiteId, Uid};
 
@@ -29,6 +28,11 @@ pub enum MemberOutcome {
     SkippedFrozen,
     /// The site was moved, but its caches could not be flushed, or it could not be moved back.
     Parked,
+}
+
+/// Limits a reason to 200 characters, so that a page of sites stays small.
+pub(crate) fn truncate(why: &str) -> String {
+    why.chars().take(200).collect()
 }
 
 /// One site in the list of a rollout.
@@ -148,12 +152,6 @@ impl RolloutMember {
         };
         let general = self.outcome.map(MemberOutcome::describe).unwrap_or_default();
         Some((code, self.why.clone().unwrap_or_else(|| general.to_owned())))
-    }
-}
-
-impl From<Candidate> for RolloutMember {
-    fn from(site: Candidate) -> Self {
-        Self::new(site.id, site.uid)
     }
 }
 

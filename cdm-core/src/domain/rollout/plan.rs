@@ -1,7 +1,7 @@
 //! The plan of a rollout: its effects, computed from the present state of the fleet before the rollout is requested. A
 //! hash identifies the plan, so that the actual request is rejected if the fleet has changed since.
 
-use super::{RolloutKind, Wave, Window};
+use super::{RolloutKind, RolloutMember, RolloutSpec, Wave, Window};
 use crate::domain::{Canonical, Color, Digest, SiteId, Uid};
 
 /// A site in the scope of a plan.
@@ -24,35 +24,16 @@ pub struct Candidate {
 /// The inputs of a plan besides the sites.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanInputs {
-    /// The effect on each site.
-    pub kind: RolloutKind,
+    /// The specification, as requested.
+    pub spec: RolloutSpec,
     /// The service that the sites move to.
     pub target: Color,
     /// The digest that the target runs.
     pub running: Option<Digest>,
-    /// The digest that the target must run.
-    pub digest: Option<Digest>,
     /// Whether the target is ready.
     pub ready: bool,
-    /// Whether the rollout has a health gate, and whether the gate compares latencies. `None`: it has no gate.
-    pub gate: Option<Timed>,
-    /// Whether a rollout that exceeds its budget rolls the moved sites back.
-    pub auto_rollback: bool,
-    /// Whether there is a bake time between waves.
-    pub bakes: bool,
     /// The digest that a rollback would restore for sites that are on the target already.
     pub rollback_digest: Option<Digest>,
-    /// The limit of sites that move concurrently.
-    pub max_concurrent: u32,
-}
-
-/// Whether a health gate compares latencies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Timed {
-    /// The gate has a limit of the latency.
-    Yes,
-    /// The gate has no limit of the latency.
-    No,
 }
 
 /// The effect of a plan on a site.
@@ -88,7 +69,8 @@ pub struct CallEstimate {
     pub site_writes: u64,
     /// Writes of routes, one for each site that a promote moves.
     pub route_writes: u64,
-    /// Writes of the record and the pages of the rollout.
+    /// Writes of the record and the pages of the rollout: a write grants further sites and begins a flush, or stores that
+    /// caches were flushed.
     pub checkpoints: u64,
     /// Jobs that flush caches, at most. The sites that move during one job are flushed by the next one together.
     pub jobs: u64,
@@ -124,10 +106,16 @@ pub struct Plan {
     pub hash: String,
 }
 
+impl From<Candidate> for RolloutMember {
+    fn from(site: Candidate) -> Self {
+        Self::new(site.id, site.uid)
+    }
+}
+
 impl PlanInputs {
     /// Returns the effect on a site.
     pub fn change(&self, site: &Candidate) -> Change {
-        let service = match self.kind {
+        let service = match self.spec.kind {
             RolloutKind::Promote => site.routed.unwrap_or(site.service),
             RolloutKind::Upgrade | RolloutKind::Flush => site.service,
         };
@@ -139,9 +127,14 @@ impl PlanInputs {
         }
     }
 
+    /// Returns the digest that the target must run.
+    pub fn digest(&self) -> Option<Digest> {
+        self.spec.digest.or(self.running)
+    }
+
     /// Returns whether the target runs another digest, so that the rollout deploys first.
     pub fn deploys(&self) -> bool {
-        self.digest.is_some() && self.digest != self.running
+        self.spec.digest.is_some() && self.spec.digest != self.running
     }
 }
 
@@ -149,15 +142,8 @@ impl Plan {
     /// The limit of sites in a plan.
     pub const SHOWN: usize = 100;
 
-    /// Creates the plan of these sites in these waves. `steps` are the names of the steps of a rollout of this kind,
-    /// `spec` encodes the request.
-    pub fn new(
-        inputs: PlanInputs,
-        waves: &[Wave],
-        sites: &[Candidate],
-        steps: Vec<&'static str>,
-        spec: &Canonical,
-    ) -> Self {
+    /// Creates the plan of these sites in these waves. `steps` are the names of the steps of a rollout of this kind.
+    pub fn new(inputs: PlanInputs, waves: &[Wave], sites: &[Candidate], steps: Vec<&'static str>) -> Self {
         let changes: Vec<Change> = sites.iter().map(|site| inputs.change(site)).collect();
         let (mut start, mut planned, mut shown) = (0, Vec::new(), Vec::new());
         for (index, wave) in waves.iter().enumerate() {
@@ -173,7 +159,7 @@ impl Plan {
             shown.extend(more.map(|(site, change)| (site.clone(), index, *change)));
             start = wave.end;
         }
-        let hash = hash(&inputs, sites, spec);
+        let hash = hash(&inputs, sites);
         let calls = inputs.calls(waves, &changes);
         let warnings = inputs.warnings(&changes);
         Self { waves: planned, sites: shown, steps, calls, warnings, hash, inputs }
@@ -181,20 +167,20 @@ impl Plan {
 }
 
 /// Returns the hash of the plan for these sites.
-pub fn hash(inputs: &PlanInputs, sites: &[Candidate], spec: &Canonical) -> String {
+pub fn hash(inputs: &PlanInputs, sites: &[Candidate]) -> String {
     // The readiness of the target changes without a request, and is checked before each move.
-    let PlanInputs { kind, target, running, digest, rollback_digest, .. } = inputs;
-    let kind = match kind {
+    let PlanInputs { spec, target, running, rollback_digest, .. } = inputs;
+    let kind = match spec.kind {
         RolloutKind::Upgrade => "upgrade",
         RolloutKind::Promote => "promote",
         RolloutKind::Flush => "flush",
     };
     let base = Canonical::new()
-        .nested("spec", spec)
+        .nested("spec", &spec.encode())
         .field("kind", kind)
         .field("target", target)
         .optional("running", *running)
-        .optional("digest", *digest)
+        .optional("digest", inputs.digest())
         .optional("putBack", *rollback_digest);
     let sites = sites.iter().fold(base, |encoded, Candidate { id, uid, service, routed, .. }| {
         encoded.field("site", id).field("uid", uid).field("service", service).optional("routed", *routed)
@@ -206,17 +192,18 @@ impl PlanInputs {
     fn calls(&self, waves: &[Wave], changes: &[Change]) -> CallEstimate {
         let count = |change| changes.iter().filter(|is| **is == change).count() as u64;
         let (moves, in_place) = (count(Change::Move), count(Change::InPlace));
-        let windows = windows(waves, Window::size(self.max_concurrent));
-        let probes = match self.gate {
+        let windows = windows(waves, Window::size(self.spec.max_concurrent));
+        let bakes = if self.spec.bake.is_zero() { 0 } else { waves.len().saturating_sub(1) as u64 };
+        let probes = match &self.spec.gate {
             None => 0,
-            Some(Timed::No) => 2 * moves + in_place,
-            Some(Timed::Yes) => 3 * moves + in_place,
+            Some(gate) if gate.latency().is_none() => 2 * moves + in_place,
+            Some(_) => 3 * moves + in_place,
         };
         CallEstimate {
-            site_writes: if self.kind.moves() { 2 * (moves + in_place) } else { 0 },
-            route_writes: if self.kind == RolloutKind::Promote { moves } else { 0 },
-            // The claim of the owner, another one after each bake time, and for each window its outcomes and its end.
-            checkpoints: 1 + 2 * windows + if self.bakes { waves.len().saturating_sub(1) as u64 } else { 0 },
+            site_writes: if self.spec.kind.moves() { 2 * (moves + in_place) } else { 0 },
+            route_writes: if self.spec.kind == RolloutKind::Promote { moves } else { 0 },
+            // The claim of the owner, another one after each bake time, and for each window its grant and its flush.
+            checkpoints: 1 + 2 * windows + bakes,
             jobs: windows,
             probes,
         }
@@ -235,17 +222,17 @@ impl PlanInputs {
             let message = format!("`{target}` runs another digest; the new one is deployed first");
             warn("deploy_first", message);
         }
-        if in_place > 0 && self.kind == RolloutKind::Promote {
+        if in_place > 0 && self.spec.kind == RolloutKind::Promote {
             let exposed =
                 if self.deploys() { "see the new image at once, all of them" } else { "are not moved" };
-            let back = match (self.auto_rollback, self.rollback_digest) {
+            let back = match (self.spec.auto_rollback, self.rollback_digest) {
                 (false, _) => "a halt leaves them as they are".to_owned(),
                 (true, Some(digest)) => format!("a halt by the health gate restores {digest} for them"),
                 (true, None) => "there is no healthy digest that a halt could restore for them".to_owned(),
             };
             warn("in_place", format!("{in_place} sites are on `{target}` already and {exposed}; {back}"));
         }
-        if !self.ready && self.kind == RolloutKind::Promote {
+        if !self.ready && self.spec.kind == RolloutKind::Promote {
             warn("not_ready", format!("`{target}` is not ready; the rollout waits until it is"));
         }
         if busy > 0 {

@@ -3,12 +3,12 @@
 /// The status of a rollout.
 ///
 /// ```
-/// use cdm_core::domain::rollout::{RolloutEvent, RolloutStatus};
+/// use cdm_core::domain::rollout::{RolloutStatus, Transition};
 ///
-/// let paused = RolloutStatus::Running.next(RolloutEvent::Pause).expect("a running rollout can be paused");
+/// let paused = RolloutStatus::Running.next(Transition::Pause).expect("a running rollout can be paused");
 /// assert_eq!(paused, RolloutStatus::Paused);
-/// assert_eq!(paused.next(RolloutEvent::Resume), Ok(RolloutStatus::Waiting));
-/// assert!(paused.next(RolloutEvent::Claim).is_err());
+/// assert_eq!(paused.next(Transition::Resume), Ok(RolloutStatus::Waiting));
+/// assert!(paused.next(Transition::Claim).is_err());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RolloutStatus {
@@ -28,9 +28,9 @@ pub enum RolloutStatus {
     Failed,
 }
 
-/// An event that changes the status of a rollout.
+/// A change of the status of a rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RolloutEvent {
+pub enum Transition {
     /// A worker claims the rollout.
     Claim,
     /// The rollout waits for a condition.
@@ -53,14 +53,14 @@ pub enum RolloutEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the event `{event}` is not possible while the rollout is `{status}`")]
 pub struct IllegalRollout {
-    /// The name of the status.
+    /// The name of the status, or of the phase.
     pub status: &'static str,
     /// The name of the event.
     pub event: &'static str,
 }
 
-impl RolloutEvent {
-    /// All events, in the order of their definition.
+impl Transition {
+    /// All transitions, in the order of their definition.
     pub const ALL: [Self; 8] = [
         Self::Claim,
         Self::Wait,
@@ -72,7 +72,7 @@ impl RolloutEvent {
         Self::Fail,
     ];
 
-    /// Returns the name of the event in error messages.
+    /// Returns the name in error messages.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Claim => "claim",
@@ -128,22 +128,22 @@ impl RolloutStatus {
         }
     }
 
-    /// Returns the status after `event`.
+    /// Returns the status after a transition.
     ///
     /// # Errors
-    /// [`IllegalRollout`] for each pair of status and event that is not a transition.
-    pub fn next(self, event: RolloutEvent) -> Result<Self, IllegalRollout> {
-        use RolloutEvent as E;
-        match (self, event) {
-            (Self::Waiting | Self::Running, E::Claim) => Ok(Self::Running),
-            (Self::Running, E::Wait) => Ok(Self::Waiting),
-            (Self::Running | Self::Waiting, E::Pause) => Ok(Self::Paused),
-            (Self::Paused | Self::Halted | Self::Waiting, E::Resume) => Ok(Self::Waiting),
-            (Self::Running, E::Halt) => Ok(Self::Halted),
-            (Self::Running | Self::Waiting | Self::Paused | Self::Halted, E::Abort) => Ok(Self::Aborted),
-            (Self::Running, E::Succeed) => Ok(Self::Succeeded),
-            (Self::Running, E::Fail) => Ok(Self::Failed),
-            _ => Err(IllegalRollout { status: self.as_str(), event: event.as_str() }),
+    /// [`IllegalRollout`] for each pair that is not in the table.
+    pub fn next(self, transition: Transition) -> Result<Self, IllegalRollout> {
+        use Transition as T;
+        match (self, transition) {
+            (Self::Waiting | Self::Running, T::Claim) => Ok(Self::Running),
+            (Self::Running, T::Wait) => Ok(Self::Waiting),
+            (Self::Running | Self::Waiting, T::Pause) => Ok(Self::Paused),
+            (Self::Paused | Self::Halted | Self::Waiting, T::Resume) => Ok(Self::Waiting),
+            (Self::Running, T::Halt) => Ok(Self::Halted),
+            (Self::Running | Self::Waiting | Self::Paused | Self::Halted, T::Abort) => Ok(Self::Aborted),
+            (Self::Running, T::Succeed) => Ok(Self::Succeeded),
+            (Self::Running, T::Fail) => Ok(Self::Failed),
+            _ => Err(IllegalRollout { status: self.as_str(), event: transition.as_str() }),
         }
     }
 }

@@ -1,96 +1,143 @@
-//! The owner of a rollout, and the passes that move the sites of a window.
+//! The owner of a rollout: executes the effects of its events, and reports the results as further events.
+//!
+//! Everything runs in parallel as tasks of one loop: moves of sites, one check of the destination, one flush, and one
+//! write of the record. The decisions are those of [`Rollout::advance`].
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::FuturesUnordered;
 
-use super::checkpoint::wait;
-use super::member::{MemberResult, Resolution, WindowContext};
+use super::check::{Check, Checked, not_ready};
+use super::flush::{Flush, FlushResult};
+use super::member::{MemberResult, MoveContext, Resolution};
 use super::read_with_retry;
-use super::run::set_flush_reason;
-use super::wait_reason::{self, WaitReason};
-use crate::domain::operation::OperationParent;
+use super::recheck::recheck;
+use super::records::{Attachments, Records};
+use super::sites::{Sites, count_failed, events_of};
 use crate::domain::rollout::{
-    MemberFailure, MemberOutcome, RolloutEvent, RolloutMember, RolloutPage, Window,
+    DeployState, Effect, Interruption, MemberOutcome, PendingFlush, Report, RolloutEvent, RolloutMember,
+    RolloutPage, Window,
 };
 use crate::domain::{
-    Color, Digest, Direction, Fence, Freeze, MonotonicTime, Operation, OperationId, Reason, ReasonCode,
-    Rollout, RolloutKind, RolloutStatus, SiteId, Status, Subject, TerminalStatus, Timestamp,
+    Digest, Direction, Freeze, MonotonicTime, Operation, OperationId, Rollout, RolloutStatus, Status,
+    Subject, TerminalStatus,
 };
-use crate::engine::{Lost, RunOutcome, Worker, next, poll_while};
+use crate::engine::{Lost, RunOutcome, Worker};
 use crate::pipelines::PipelineSettings;
-use crate::ports::{CallContext, FeedEvent, Mutation};
 
-/// A rollout that this worker has claimed.
-#[derive(Debug)]
-pub(super) struct RolloutRun<'a> {
-    pub(super) worker: &'a Worker,
-    pub(super) settings: &'a PipelineSettings,
-    pub(super) rollout: Rollout,
-    pub(super) pages: BTreeMap<u32, RolloutPage>,
-    polled_at: MonotonicTime,
-    /// The service that was ready at the last check, and the time of that check.
-    seen_ready: Option<(Color, MonotonicTime)>,
-    /// The digest that the target ran at that check. `None` on a rollback.
-    running_digest: Option<Digest>,
-    /// The feed events of sites, which the next write stores.
-    pub(super) pending_events: Vec<FeedEvent>,
-    /// The reason of the present interruption, if it is one of a backend or a changed digest.
-    pub(super) wait_reason: Option<WaitReason>,
-    /// The first site with an inconclusive health gate, and the reason.
-    pub(super) inconclusive: Option<String>,
-    /// The freezes at the last read.
-    pub(super) freezes: Vec<Freeze>,
-    /// The freeze of all sites, if there is one.
-    pub(super) frozen: Option<Freeze>,
-}
-
-/// The reason why a window ended before each of its sites had an outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Interruption {
-    /// A pause or an abort was requested.
-    ControlRequested,
-    /// The wave has exceeded its budget.
-    Budget,
-    /// The health gate of a site was inconclusive.
-    Inconclusive,
-    /// A freeze stops moves.
-    Frozen,
-    /// The target runs another digest than the wanted one.
-    DigestChanged,
-    /// The destination is not ready.
-    NotReady,
-    /// The cluster does not respond, so that the readiness of the destination is unknown.
-    ClusterUnavailable,
-    /// The cluster does not respond, so that the route of a claimed site is unknown.
-    Unreachable,
-    /// The caches cannot be flushed at present.
-    FlushBlocked,
-    /// The process stops.
-    Stopping,
-}
-
-impl Interruption {
-    /// Returns whether the moved sites of the window are flushed before the checkpoint.
-    pub(super) const fn allows_flush(interruption: Option<Self>) -> bool {
-        use Interruption::{Budget, ControlRequested, DigestChanged, Frozen, Inconclusive};
-        matches!(interruption, None | Some(ControlRequested | Budget | Inconclusive | Frozen | DigestChanged))
-    }
-}
-
-/// The interval at which an owner checks for a requested pause or abort during a window.
-pub(super) const CONTROL_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a check that found the destination ready stays valid.
+/// How long sites are started after a check that has found no interruption.
 const FRESH: Duration = Duration::from_millis(250);
+/// How long before the end of that time the next check begins, so that sites do not wait for it.
+const CHECK_AHEAD: Duration = Duration::from_millis(50);
 /// The number of retries of a busy site before it is skipped.
 const BUSY_TRIES: u32 = 3;
 
-impl<'a> RolloutRun<'a> {
+/// A rollout that this worker has claimed.
+#[derive(Debug)]
+pub(super) struct Driver<'a> {
+    worker: &'a Worker,
+    settings: &'a PipelineSettings,
+    records: Records<'a>,
+    /// The record at the last write of this owner.
+    rollout: Rollout,
+    sites: Sites,
+    tasks: FuturesUnordered<BoxFuture<'a, Result<Done, Lost>>>,
+    /// The effects that are not executed yet.
+    effects: VecDeque<Effect>,
+    /// Whether pages are being read for the next effect.
+    loading: bool,
+    /// The write in progress.
+    writing: Option<Writing>,
+    context: Arc<MoveContext<'a>>,
+    moves: Moves,
+    check: CheckState,
+    /// The reason why no further site may move.
+    interruption: Option<Interruption>,
+    /// Whether sites of the window can carry a claim although no site is in flight.
+    claims: bool,
+    /// No earlier site of the window is open, so that a search begins here.
+    open_from: u32,
+    /// Whether the end of the granted sites was reported.
+    reported: bool,
+    /// The result of the poll of the deploy, until it is reported.
+    polled: Option<DeployState>,
+    /// Whether caches are being flushed.
+    flushing: bool,
+    /// The result of the flush, until it is reported.
+    flushed: Option<FlushResult>,
+}
+
+/// The sites that the owner moves.
+#[derive(Debug, Default)]
+struct Moves {
+    /// The sites with possible claims of an earlier owner, which are resolved first.
+    recovery: Option<Recovery>,
+    /// The sites that have not been started.
+    queue: VecDeque<u32>,
+    in_flight: u32,
+    /// The sites on which another operation runs. They are retried when no other site is left.
+    busy: Vec<u32>,
+    busy_tries: u32,
+    /// The sites that were not moved although nothing failed. They are retried after another check.
+    again: Vec<u32>,
+}
+
+/// The recovery from an earlier owner.
+#[derive(Debug)]
+struct Recovery {
+    queue: VecDeque<u32>,
+    /// Whether the check of the destination is in progress.
+    checking: bool,
+}
+
+/// The last check.
+#[derive(Debug, Default)]
+struct CheckState {
+    /// The start of the check in progress.
+    running_since: Option<MonotonicTime>,
+    /// The start of the last check. `None` if further sites need another check.
+    passed_at: Option<MonotonicTime>,
+    /// Whether another check was requested, during which the last one is valid.
+    renew: bool,
+    /// The time at which requests and freezes were last read.
+    requests_read_at: Option<MonotonicTime>,
+    freezes: Vec<Freeze>,
+    /// The digest that the target ran.
+    running: Option<Digest>,
+}
+
+/// A write in progress.
+#[derive(Debug)]
+struct Writing {
+    /// The number of reported outcomes that count against the budget.
+    failed: u32,
+    /// Whether the reported interruption has ended if sites move afterwards.
+    ends_interruption: bool,
+}
+
+/// The result of a task.
+#[derive(Debug)]
+enum Done {
+    Written(Box<Rollout>, Vec<Effect>),
+    Loaded(Vec<RolloutPage>),
+    DeployPolled(DeployState),
+    Checked(Checked),
+    RecoveryChecked(Checked),
+    Recovered(u32, MemberResult),
+    Moved(u32, MemberResult),
+    Flushed(FlushResult),
+    BusyPauseEnded,
+    StillBusy(u32, Option<String>),
+}
+
+impl<'a> Driver<'a> {
     /// Claims the rollout. Returns `None` if it has ended or stopped.
-    pub(super) async fn take(
+    pub(super) async fn claim(
         worker: &'a Worker,
         settings: &'a PipelineSettings,
         number: u64,
@@ -110,481 +157,568 @@ impl<'a> RolloutRun<'a> {
         {
             return Err(RunOutcome::Waiting(rollout.next_poll_at));
         }
-        if let Some(next_poll) = wait_reason::recheck(worker, settings, &rollout, now).await {
+        if let Some(next_poll) = recheck(worker, settings, &rollout, now).await {
             return Err(RunOutcome::PollAgain(next_poll));
         }
-        let polled_at = ports.clock.monotonic();
-        let mut run = Self {
+        let records = Records::new(worker, settings);
+        let claim = RolloutEvent::Claim(worker.lease().worker().clone());
+        let Ok((rollout, effects)) = records.advance(rollout, claim, Attachments::default()).await else {
+            return Err(RunOutcome::Lost);
+        };
+        let context = Arc::new(move_context(worker, &rollout, false, None));
+        let claims = rollout.needs_recovery && rollout.phase.is_flushing();
+        let mut driver = Self {
             worker,
             settings,
+            records,
             rollout,
-            pages: BTreeMap::new(),
-            polled_at,
-            seen_ready: None,
-            running_digest: None,
-            pending_events: Vec::new(),
-            wait_reason: None,
-            inconclusive: None,
-            freezes: Vec::new(),
-            frozen: None,
+            sites: Sites::default(),
+            tasks: FuturesUnordered::new(),
+            effects: effects.into(),
+            loading: false,
+            writing: None,
+            context,
+            moves: Moves::default(),
+            check: CheckState::default(),
+            interruption: None,
+            claims,
+            open_from: 0,
+            reported: false,
+            polled: None,
+            flushing: false,
+            flushed: None,
         };
-        let (version, needs_recovery) = (run.rollout.version, run.rollout.needs_recovery);
-        let claimed = run
-            .commit(Vec::new(), |rollout| {
-                if rollout.version != version {
-                    return Ok(false);
-                }
-                rollout.claim(worker.lease().worker(), now)?;
-                rollout.needs_recovery = true;
-                if rollout.after.is_none() && !rollout.grant_first_window() {
-                    rollout.settle(RolloutEvent::Succeed, None, now)?;
-                }
-                Ok(true)
-            })
-            .await;
-        if claimed.is_err() {
-            return Err(RunOutcome::Lost);
-        }
-        // The stored flag covers the claims of this owner. The earlier value states whether claims must be resolved now.
-        run.rollout.needs_recovery = needs_recovery;
-        Ok(Some(run))
+        driver.interrupt_on_request();
+        Ok(Some(driver))
     }
 
-    pub(super) fn now(&self) -> Timestamp {
-        self.worker.ports().clock.wall()
-    }
-
-    /// Waits for the deploy of a rollout that deploys first.
-    pub(super) async fn await_deploy(&mut self) -> Result<Option<RunOutcome>, Lost> {
-        let Some(deploy) = self.rollout.after.clone() else { return Ok(None) };
-        let ended = self.worker.ports().store.history(&deploy).await.unwrap_or_default();
-        let now = self.now();
-        let status = ended.as_ref().map(|operation| operation.state.status);
-        let why = ended.and_then(|operation| operation.state.reason).map_or_else(String::new, |r| r.message);
-        let again = self.worker.settings().scan;
-        self.commit(Vec::new(), |rollout| {
-            match status {
-                _ if rollout.control.is_some() => rollout.proceed(false, now)?,
-                Some(Status::Ended(TerminalStatus::Succeeded)) => {
-                    rollout.after = None;
-                    rollout.waiting_since = None;
-                    if !rollout.grant_first_window() {
-                        rollout.settle(RolloutEvent::Succeed, None, now)?;
-                    }
-                }
-                Some(_) => {
-                    let message = format!("{deploy} did not succeed: {why}");
-                    let reason = Reason { code: ReasonCode::ImageNotReady, message, since: now, until: None };
-                    rollout.settle(RolloutEvent::Fail, Some(reason), now)?;
-                }
-                None => {
-                    let why =
-                        WaitReason { code: ReasonCode::Deploying, message: format!("{deploy} is under way") };
-                    wait(rollout, why, now, again, None)?;
-                }
-            }
-            Ok(true)
-        })
-        .await?;
-        Ok(match self.rollout.status {
-            RolloutStatus::Running => None,
-            RolloutStatus::Waiting => Some(RunOutcome::Waiting(self.rollout.next_poll_at)),
-            _ => Some(RunOutcome::Settled),
-        })
-    }
-
-    /// Returns the sites of the window, with their ordinals.
-    pub(super) fn members(&self) -> impl Iterator<Item = (u32, &RolloutMember)> {
-        self.members_of(self.rollout.window)
-    }
-
-    /// Returns the sites of `window` whose pages were read, with their ordinals.
-    pub(super) fn members_of(&self, window: Window) -> impl Iterator<Item = (u32, &RolloutMember)> {
-        let all = self.pages.values().flat_map(|page| {
-            let start = page.page * RolloutPage::SIZE;
-            (start..).zip(&page.members)
-        });
-        all.filter(move |(ordinal, _)| (window.start..window.end).contains(ordinal))
-    }
-
-    /// Returns the sites of the window that must still be moved in the present direction.
-    pub(super) fn remaining(&self) -> Vec<(u32, RolloutMember)> {
-        let open = |outcome: Option<MemberOutcome>| match self.rollout.direction {
-            Direction::Forward => outcome.is_none(),
-            Direction::Rollback => outcome == Some(MemberOutcome::Moved),
-        };
-        let todo = self.members().filter(|(_, member)| open(member.outcome));
-        todo.map(|(ordinal, member)| (ordinal, member.clone())).collect()
-    }
-
-    /// Moves the sites of the window, and stores their outcomes.
-    pub(super) async fn move_window(&mut self) -> Result<Option<Interruption>, Lost> {
-        let mut outcomes = Vec::new();
-        let mut interruption = None;
-        let todo = self.remaining();
-        self.seen_ready = None;
-        if self.rollout.needs_recovery && !todo.is_empty() && !crate::bug!(WindowNotSettled) {
-            let mut stops = self.rollout.control.is_some();
-            let mut changed = None;
-            if !stops && let Some(interruption) = self.check_destination().await {
-                if interruption != Interruption::DigestChanged {
-                    return Ok(Some(interruption));
-                }
-                // The wait has no limit, so that the claimed sites are released.
-                (stops, changed) = (true, Some(interruption));
-            }
-            let settled = self.run_pass(&todo, Pass::Recover { stops }, &mut outcomes).await?;
-            interruption = settled.or(changed);
-        }
-        if interruption != Some(Interruption::Unreachable) {
-            self.rollout.needs_recovery = false;
-        }
-        let settled: Vec<u32> = outcomes.iter().map(|site: &ResolvedSite| site.ordinal).collect();
-        let todo: Vec<_> = todo.into_iter().filter(|(ordinal, _)| !settled.contains(ordinal)).collect();
-        if interruption.is_none() && !todo.is_empty() {
-            interruption = self.run_pass(&todo, Pass::Move, &mut outcomes).await?;
-        }
-        // A site whose route is unknown stays claimed. The next owner resolves it first, also before an abort.
-        self.rollout.needs_recovery |= interruption == Some(Interruption::Unreachable);
-        if !outcomes.is_empty() {
-            self.write_outcomes(&outcomes, interruption).await?;
-        }
-        Ok(interruption)
-    }
-
-    /// Writes outcomes into the pages and counts them in the record, in one batch.
-    pub(super) async fn write_outcomes(
-        &mut self,
-        outcomes: &[ResolvedSite],
-        interruption: Option<Interruption>,
-    ) -> Result<(), Lost> {
-        let (mut before, mut failures) = (Vec::with_capacity(outcomes.len()), Vec::new());
-        let mut reported = Vec::with_capacity(outcomes.len());
-        for ResolvedSite { ordinal, resolution } in outcomes {
-            let page = self.pages.get_mut(&(ordinal / RolloutPage::SIZE));
-            let index = (ordinal % RolloutPage::SIZE) as usize;
-            if let Some(member) = page.and_then(|page| page.members.get_mut(index)) {
-                member.why = resolution.why.as_deref().map(truncate);
-                // A rollback or a failed flush keeps the digest of the move.
-                member.digest = resolution.digest.or(member.digest);
-                before.push((*ordinal, member.outcome, resolution.outcome, resolution.digest));
-                member.outcome = Some(resolution.outcome);
-                let (site, why) = (member.id.clone(), member.why.clone());
-                reported.push((*ordinal, site.clone(), resolution.outcome));
-                failures.push(MemberFailure { site, outcome: resolution.outcome, why });
-            }
-        }
-        if self.rollout.kind.moves() {
-            let events =
-                reported.into_iter().map(|(ordinal, site, outcome)| self.event_of(ordinal, site, outcome));
-            self.pending_events = events.collect();
-        }
-        let touched = |page: &&RolloutPage| before.iter().any(|(at, ..)| at / RolloutPage::SIZE == page.page);
-        let pages = self.pages.values().filter(touched).cloned().map(Mutation::RolloutPage).collect();
-        let flush = self.members().any(|(_, member)| flushable(member.outcome));
-        let is_repeated = matches!(
-            interruption,
-            Some(
-                Interruption::NotReady
-                    | Interruption::ClusterUnavailable
-                    | Interruption::Unreachable
-                    | Interruption::Stopping
-            )
-        );
-        let (now, timeout) = (self.now(), self.settings.job_timeout);
-        let waits = flush && !is_repeated && !self.rollout.can_defer_flush();
-        self.commit(pages, |rollout| {
-            for (ordinal, before, outcome, digest) in &before {
-                rollout.count(*ordinal, *before, *outcome, *digest);
-            }
-            failures.iter().for_each(|failure| rollout.record_failure(failure));
-            rollout.flushing = flush && !is_repeated;
-            // The rollout has made progress.
-            rollout.waiting_since = None;
-            if waits {
-                set_flush_reason(rollout, now, timeout);
-            }
-            Ok(true)
-        })
-        .await
-    }
-
-    /// Returns the feed event of an outcome.
-    fn event_of(&self, ordinal: u32, site: SiteId, outcome: MemberOutcome) -> FeedEvent {
-        let (number, rollout) = (self.rollout.first_number + u64::from(ordinal), self.rollout.number);
-        FeedEvent {
-            at: self.now(),
-            subject: Some(Subject::Site(site)),
-            operation: Some(OperationId { number, parent: OperationParent::Rollout(rollout, ordinal) }),
-            rollout: Some(rollout),
-            what: format!("site {}", outcome.as_str()),
-        }
-    }
-
-    /// Runs one pass over sites, as many concurrently as the rollout and the worker allow.
-    async fn run_pass(
-        &mut self,
-        todo: &[(u32, RolloutMember)],
-        pass: Pass,
-        outcomes: &mut Vec<ResolvedSite>,
-    ) -> Result<Option<Interruption>, Lost> {
-        let gate = self.rollout.gate.clone().filter(|_| self.rollout.direction == Direction::Forward);
-        let context = WindowContext {
-            worker: self.worker,
-            kind: self.rollout.kind,
-            claim_token: self.rollout.claim_token(),
-            destination: self.rollout.destination(),
-            first_number: self.rollout.first_number,
-            requested_by: self.rollout.requested_by.clone(),
-            stops: pass == Pass::Recover { stops: true },
-            running: Mutex::new(self.running_digest),
-            gate: gate.as_ref(),
-            control_requested: AtomicBool::new(self.rollout.control.is_some()),
-            polled_at: Mutex::new(self.polled_at),
-        };
-        let context = &context;
-        let start = |ordinal: u32, member: &'_ RolloutMember| {
-            let member = member.clone();
-            async move {
-                let result = match pass {
-                    Pass::Recover { .. } => context.recover(ordinal, &member).await,
-                    Pass::Move => context.move_site(ordinal, &member).await,
-                };
-                (ordinal, member, result)
-            }
-        };
-        let limit = self.rollout.max_concurrent.min(self.worker_share()) as usize;
-        let budget = self.rollout.remaining_budget();
-        // The outcomes of the recovered sites count, too.
-        let mut failed = outcomes.iter().map(|site| u32::from(site.resolution.outcome.fails())).sum::<u32>();
-        // The owner can be lost between the outcome that exceeds the budget and the halt.
-        let over_budget = failed > budget || (self.rollout.over_budget() && !crate::bug!(BudgetIgnored));
-        let mut interruption =
-            (pass == Pass::Move && over_budget && self.rollout.direction == Direction::Forward)
-                .then_some(Interruption::Budget);
-        let mut queue: Vec<(u32, RolloutMember)> = todo.iter().rev().cloned().collect();
-        let mut busy: Vec<(u32, RolloutMember)> = Vec::new();
-        let mut tries = 0;
-        let (mut in_flight, mut finished) = (FuturesUnordered::new(), Vec::new());
+    /// Runs the rollout until it ends, stops, waits or is released.
+    pub(super) async fn run(mut self) -> Result<RunOutcome, Lost> {
         loop {
-            if queue.is_empty()
-                && in_flight.is_empty()
-                && finished.is_empty()
-                && !busy.is_empty()
-                && interruption.is_none()
-            {
-                tries += 1;
-                if tries > BUSY_TRIES {
-                    for (ordinal, member) in std::mem::take(&mut busy) {
-                        let why = self.busy_reason(&member).await?;
-                        let resolution = Resolution::skipped(MemberOutcome::SkippedBusy, why);
-                        outcomes.push(ResolvedSite { ordinal, resolution });
-                    }
-                } else {
-                    let clock = &self.worker.ports().clock;
-                    clock.sleep_until(clock.monotonic().after(self.worker.settings().scan)).await;
-                    queue.append(&mut busy);
+            while let Some(effect) = self.next_effect() {
+                match effect {
+                    Effect::Release => return Ok(self.outcome()),
+                    Effect::RejectImage => {}
+                    Effect::AwaitDeploy(deploy) => self.poll_deploy(deploy),
+                    Effect::Recover(window) => self.recover(window),
+                    Effect::Move(window) => self.enqueue(window),
+                    Effect::Flush(pending) => self.flush(pending),
                 }
             }
-            // The pass refills when half of the sites have finished, so that one check of the service covers many sites.
-            if pass.continues(interruption) && !queue.is_empty() && in_flight.len() <= limit / 2 {
-                if pass == Pass::Move {
-                    interruption =
-                        poll_while(self.poll_interruption(), &mut in_flight, &mut finished).await?;
-                    context.set_running(self.running_digest);
-                }
-                while pass.continues(interruption) && in_flight.len() < limit {
-                    let Some((ordinal, member)) = queue.pop() else { break };
-                    if pass == Pass::Move && self.freeze_of(&member.id).is_some() {
-                        let why = self.freeze_of(&member.id).map(Freeze::describe);
-                        let resolution = Resolution::skipped(MemberOutcome::SkippedFrozen, why);
-                        outcomes.push(ResolvedSite { ordinal, resolution });
-                        continue;
-                    }
-                    in_flight.push(start(ordinal, &member));
-                }
-                if crate::bug!(WindowOverrun) && queue.is_empty() {
-                    let beyond = self.rollout.window.end;
-                    let next = self
-                        .pages
-                        .values()
-                        .flat_map(|page| (page.page * RolloutPage::SIZE..).zip(&page.members));
-                    if let Some((ordinal, member)) = next.into_iter().find(|(ordinal, _)| *ordinal == beyond)
-                    {
-                        in_flight.push(start(ordinal, member));
-                    }
-                }
-            }
-            let Some((ordinal, member, result)) = next(&mut finished, &mut in_flight).await else {
-                if !pass.continues(interruption) || (queue.is_empty() && busy.is_empty()) {
-                    break;
-                }
-                continue;
-            };
-            match result? {
-                MemberResult::Resolved(resolution) => {
-                    failed += u32::from(resolution.outcome.fails());
-                    outcomes.push(ResolvedSite { ordinal, resolution });
-                    if failed > budget
-                        && self.rollout.direction == Direction::Forward
-                        && !crate::bug!(BudgetIgnored)
-                    {
-                        interruption = interruption.or(Some(Interruption::Budget));
-                    }
-                }
-                MemberResult::Busy => busy.push((ordinal, member)),
-                // The probes of a health gate may have ended early.
-                MemberResult::FencedOff if context.gate.is_some() && pass == Pass::Move => {
-                    interruption = interruption.or(self.stop_cause(context).await);
-                }
-                MemberResult::FencedOff => {}
-                MemberResult::NotReady => interruption = interruption.or(Some(Interruption::NotReady)),
-                MemberResult::Inconclusive(why) => {
-                    self.inconclusive.get_or_insert_with(|| format!("`{}`: {why}", member.id));
-                    interruption = interruption.or(Some(Interruption::Inconclusive));
-                }
-                MemberResult::Unreachable(why) => {
-                    self.wait_reason = Some(why);
-                    interruption = Some(Interruption::Unreachable);
-                }
+            self.open_from = self.first_open().unwrap_or(self.open_from);
+            self.recover_sites();
+            self.move_sites();
+            self.check();
+            self.retry_busy();
+            self.report();
+            debug_assert!(!self.tasks.is_empty(), "the owner has nothing to wait for: {self:?}");
+            let mut done = self.tasks.next().await;
+            while let Some(result) = done {
+                self.handle(result?);
+                done = self.tasks.next().now_or_never().flatten();
             }
         }
-        Ok(interruption)
     }
 
-    async fn stop_cause(&self, context: &WindowContext<'_>) -> Option<Interruption> {
-        let stops = context.should_stop().await;
-        stops.then(|| {
-            if self.worker.stopping() { Interruption::Stopping } else { Interruption::ControlRequested }
-        })
+    /// Returns the next effect. If its pages were not read, reads them first.
+    fn next_effect(&mut self) -> Option<Effect> {
+        if self.loading {
+            return None;
+        }
+        let pages = match self.effects.front()? {
+            Effect::AwaitDeploy(_) | Effect::RejectImage | Effect::Release => Vec::new(),
+            Effect::Recover(_) | Effect::Move(_) | Effect::Flush(_) => {
+                self.sites.missing(self.rollout.phase.progress())
+            }
+        };
+        if pages.is_empty() {
+            return self.effects.pop_front();
+        }
+        let (worker, number) = (self.worker, self.rollout.number);
+        self.loading = true;
+        self.spawn(async move {
+            let mut read = Vec::with_capacity(pages.len());
+            for page in pages {
+                let store = &worker.ports().store;
+                read.push(read_with_retry(worker, || store.rollout_page(number, page)).await?.ok_or(Lost)?);
+            }
+            Ok(Done::Loaded(read))
+        });
+        None
     }
 
-    fn worker_share(&self) -> u32 {
-        u32::try_from(self.worker.settings().concurrency).unwrap_or(u32::MAX)
+    fn spawn(&self, task: impl Future<Output = Result<Done, Lost>> + Send + 'a) {
+        self.tasks.push(task.boxed());
     }
 
-    /// Returns the interruption that stops further moves, if there is one.
-    async fn poll_interruption(&mut self) -> Result<Option<Interruption>, Lost> {
-        if self.worker.stopping() {
-            return Ok(Some(Interruption::Stopping));
+    /// Returns the outcome of this owner's run, once the rollout is released.
+    fn outcome(&self) -> RunOutcome {
+        match (self.rollout.status, &self.interruption) {
+            (RolloutStatus::Waiting, Some(Interruption::Stopping)) if self.rollout.next_poll_at.is_none() => {
+                RunOutcome::HandedOver
+            }
+            (RolloutStatus::Waiting, _) => RunOutcome::Waiting(self.rollout.next_poll_at),
+            _ => RunOutcome::Settled,
+        }
+    }
+
+    fn poll_deploy(&self, deploy: OperationId) {
+        let worker = self.worker;
+        self.spawn(async move {
+            let ended = worker.ports().store.history(&deploy).await.unwrap_or_default();
+            let state = match ended.map(|operation| operation.state) {
+                None => DeployState::Running,
+                Some(state) if state.status == Status::Ended(TerminalStatus::Succeeded) => {
+                    DeployState::Succeeded
+                }
+                Some(state) => DeployState::Failed(state.reason.map_or_else(String::new, |r| r.message)),
+            };
+            Ok(Done::DeployPolled(state))
+        });
+    }
+
+    /// Begins the recovery of the claims of an earlier owner. If the rollout is to stop, or the target runs another
+    /// digest, moves are only ended where they are.
+    fn recover(&mut self, window: Window) {
+        let queue: VecDeque<u32> = self.sites.open(window, self.rollout.direction()).collect();
+        if queue.is_empty() {
+            return;
+        }
+        self.claims = true;
+        let stops = self.rollout.control.is_some();
+        self.moves.recovery = Some(Recovery { queue, checking: !stops });
+        if stops {
+            self.set_context(true);
+            return;
+        }
+        let check = Check::of_destination(self.worker, &self.rollout);
+        self.spawn(async move { Ok(Done::RecoveryChecked(check.run().await?)) });
+    }
+
+    fn set_context(&mut self, stops: bool) {
+        self.context = Arc::new(move_context(self.worker, &self.rollout, stops, self.check.running));
+    }
+
+    /// Adds the open sites of a granted window to the queue. They are started after another check, except while earlier
+    /// sites move: the last check is valid then until the next one ends.
+    fn enqueue(&mut self, window: Window) {
+        let direction = self.rollout.direction();
+        self.moves.queue.extend(self.sites.open(window, direction));
+        if crate::bug!(WindowOverrun) {
+            self.moves.queue.push_back(window.end);
+        }
+        self.moves.busy_tries = 0;
+        self.reported = false;
+        self.open_from = 0;
+        self.check.requests_read_at = None;
+        self.check.renew = true;
+        if self.moves.in_flight == 0 && self.moves.recovery.is_none() {
+            self.check.passed_at = None;
+            self.set_context(false);
+        }
+    }
+
+    fn flush(&mut self, pending: PendingFlush) {
+        let sites = self.sites.flushable(pending.window).collect();
+        let flush = Flush::new(self.worker, self.settings, &self.rollout, pending, sites);
+        self.flushing = true;
+        self.spawn(async move { Ok(Done::Flushed(flush.run().await?)) });
+    }
+
+    /// Returns how many sites are processed in parallel.
+    fn limit(&self) -> u32 {
+        let worker = u32::try_from(self.worker.settings().concurrency).unwrap_or(u32::MAX);
+        self.rollout.spec.max_concurrent.min(worker)
+    }
+
+    /// Starts to resolve claims of an earlier owner, as many in parallel as the limit allows. An interruption does not
+    /// stop the recovery, since a rollout that has stopped does not resolve claims any more.
+    fn recover_sites(&mut self) {
+        let limit = self.limit();
+        let Some(recovery) = self.moves.recovery.as_mut().filter(|recovery| !recovery.checking) else {
+            return;
+        };
+        if matches!(self.interruption, Some(Interruption::Unreachable(_))) {
+            recovery.queue.clear();
+        }
+        while self.moves.in_flight < limit
+            && let Some(ordinal) = recovery.queue.pop_front()
+        {
+            let Some(member) = self.sites.get(ordinal).cloned() else { continue };
+            let context = Arc::clone(&self.context);
+            self.moves.in_flight += 1;
+            let task = async move { Ok(Done::Recovered(ordinal, context.recover(ordinal, &member).await?)) };
+            self.tasks.push(task.boxed());
+        }
+        if self.moves.in_flight == 0 {
+            self.moves.recovery = None;
+            self.claims = matches!(self.interruption, Some(Interruption::Unreachable(_)));
+            self.set_context(false);
+        }
+    }
+
+    /// Returns whether further sites may be started, or are started after the next check.
+    fn moves_on(&self) -> bool {
+        self.interruption.is_none() && self.moves.recovery.is_none() && self.rollout.phase.moves_sites()
+    }
+
+    /// Returns whether the last check is still valid.
+    fn is_checked(&self) -> bool {
+        let now = self.worker.ports().clock.monotonic();
+        self.check.passed_at.is_some_and(|at| now.since(at) < FRESH)
+    }
+
+    /// Starts to move sites, as many in parallel as the limit allows.
+    fn move_sites(&mut self) {
+        if self.moves_on() && self.worker.stopping() && self.first_open().is_some() {
+            self.interrupt(Interruption::Stopping);
+        }
+        if !self.moves_on() || !self.is_checked() {
+            return;
+        }
+        while self.moves.in_flight < self.limit()
+            && let Some(ordinal) = self.moves.queue.pop_front()
+        {
+            if !self.sites.is_open(ordinal, self.rollout.direction()) {
+                continue;
+            }
+            let Some(member) = self.sites.get(ordinal).cloned() else { continue };
+            let now = self.worker.ports().clock.wall();
+            let frozen = |freeze: &&Freeze| freeze.names(&member.id) && freeze.holds(now);
+            if let Some(freeze) = self.check.freezes.iter().find(frozen) {
+                let why = Some(freeze.describe());
+                self.sites.resolve(ordinal, Resolution::skipped(MemberOutcome::SkippedFrozen, why));
+                continue;
+            }
+            let context = Arc::clone(&self.context);
+            self.moves.in_flight += 1;
+            self.spawn(async move { Ok(Done::Moved(ordinal, context.move_site(ordinal, &member).await?)) });
+        }
+    }
+
+    /// Starts the next check, if further sites, or the result of a flush, wait for it or soon will.
+    fn check(&mut self) {
+        if !self.moves_on() || self.check.running_since.is_some() {
+            return;
+        }
+        if self.moves.queue.is_empty() && self.moves.in_flight == 0 && !self.moves.again.is_empty() {
+            self.moves.queue.extend(self.moves.again.drain(..));
+            self.check.passed_at = None;
         }
         let now = self.worker.ports().clock.monotonic();
-        if self.rollout.control.is_none() && now.since(self.polled_at) >= CONTROL_INTERVAL {
-            self.polled_at = now;
-            if let Ok(Some(rollout)) = self.worker.ports().store.rollout(self.rollout.number).await {
-                self.rollout.control = rollout.control;
+        let stale = self.check.passed_at.is_none_or(|at| now.since(at) + CHECK_AHEAD >= FRESH);
+        let wanted = !self.moves.queue.is_empty() || self.flushed.is_some() || self.wants_report();
+        if !wanted || !(stale || self.check.renew) {
+            return;
+        }
+        let check =
+            Check::of_destination(self.worker, &self.rollout).with_requests(self.check.requests_read_at, now);
+        if check.reads_requests() || self.check.requests_read_at.is_none() {
+            self.check.requests_read_at = Some(now);
+        }
+        (self.check.running_since, self.check.renew) = (Some(now), false);
+        self.spawn(async move { Ok(Done::Checked(check.run().await?)) });
+    }
+
+    /// Retries the busy sites after a pause when no other site is left. After some tries they are skipped.
+    fn retry_busy(&mut self) {
+        let Moves { queue, in_flight, busy, again, .. } = &self.moves;
+        let others = !queue.is_empty() || *in_flight > 0 || !again.is_empty();
+        if others || busy.is_empty() || !self.moves_on() {
+            return;
+        }
+        let worker = self.worker;
+        self.moves.busy_tries += 1;
+        if self.moves.busy_tries <= BUSY_TRIES {
+            self.moves.in_flight += 1;
+            self.spawn(async move {
+                let clock = &worker.ports().clock;
+                clock.sleep_until(clock.monotonic().after(worker.settings().scan)).await;
+                Ok(Done::BusyPauseEnded)
+            });
+            return;
+        }
+        for ordinal in std::mem::take(&mut self.moves.busy) {
+            let Some(member) = self.sites.get(ordinal).cloned() else { continue };
+            self.moves.in_flight += 1;
+            self.spawn(async move { Ok(Done::StillBusy(ordinal, busy_reason(worker, &member).await?)) });
+        }
+    }
+
+    /// Returns the first site of the window that has no outcome yet, or that has not moved back.
+    fn first_open(&self) -> Option<u32> {
+        let Window { start, end } = self.rollout.window();
+        let window = Window { start: start.max(self.open_from), end };
+        self.sites.open(window, self.rollout.direction()).next()
+    }
+
+    /// Returns whether a report during the moves begins a flush or is granted further sites.
+    fn wants_report(&self) -> bool {
+        let short = self.moves.queue.len() < self.limit() as usize;
+        self.first_open().is_some_and(|open| {
+            self.rollout.begins_flush(open) || (short && self.rollout.next_grant(open).is_some())
+        })
+    }
+
+    /// Writes the next event of the rollout, if there is one and no write is in progress.
+    fn report(&mut self) {
+        if self.writing.is_some() || !self.effects.is_empty() {
+            return;
+        }
+        let event = self.next_event();
+        let Some((event, attachments)) = event else { return };
+        let failed = match &event {
+            RolloutEvent::SitesMoved(report)
+            | RolloutEvent::CachesFlushed(report, _)
+            | RolloutEvent::Interrupted(report, _) => count_failed(&report.outcomes),
+            _ => 0,
+        };
+        let ends_interruption =
+            matches!(event, RolloutEvent::Interrupted(..) | RolloutEvent::CachesFlushed(_, Some(_)));
+        self.writing = Some(Writing { failed, ends_interruption });
+        let (records, rollout) = (self.records, self.rollout.clone());
+        self.spawn(async move {
+            let (rollout, effects) = records.advance(rollout, event, attachments).await?;
+            Ok(Done::Written(Box::new(rollout), effects))
+        });
+    }
+
+    fn next_event(&mut self) -> Option<(RolloutEvent, Attachments)> {
+        if let Some(state) = self.polled.take() {
+            return Some((RolloutEvent::DeployPolled(state), Attachments::default()));
+        }
+        let flushes = self.rollout.phase.is_flushing();
+        let may_report = flushes || self.interruption.is_some() || self.is_checked();
+        if let Some(result) = self.flushed.take_if(|_| may_report) {
+            let fails = match result {
+                FlushResult::Finished(parked) => {
+                    for (ordinal, why) in parked {
+                        let parked = Resolution { outcome: MemberOutcome::Parked, why, digest: None };
+                        self.sites.resolve(ordinal, parked);
+                    }
+                    let (report, attachments) = self.take_report();
+                    let interruption = self.interruption.clone();
+                    return Some((RolloutEvent::CachesFlushed(report, interruption), attachments));
+                }
+                FlushResult::Blocked(why) => Interruption::FlushBlocked(why),
+                FlushResult::Stopping => Interruption::Stopping,
+            };
+            if self.interruption.as_ref().is_none_or(Interruption::allows_flush) {
+                self.interruption = Some(fails);
             }
-            self.frozen = self.read_freezes().await?;
+        }
+        if self.moves.in_flight > 0 && (self.interruption.is_some() || self.moves.recovery.is_some()) {
+            return None;
+        }
+        if let Some(interruption) = self.interruption.clone() {
+            // A flush in progress ends first, unless nothing can be flushed at present.
+            let waits = flushes || matches!(interruption, Interruption::NotReady(_));
+            if self.moves.recovery.is_some() || (self.flushing && waits) {
+                return None;
+            }
+            self.moves = Moves::default();
+            let (report, attachments) = self.take_report();
+            return Some((RolloutEvent::Interrupted(report, interruption), attachments));
+        }
+        if !self.moves_on() {
+            return None;
+        }
+        let Moves { queue, in_flight, busy, again, .. } = &self.moves;
+        let ended = queue.is_empty() && *in_flight == 0 && busy.is_empty() && again.is_empty();
+        let reports = if ended { !self.reported } else { self.is_checked() && self.wants_report() };
+        if !reports {
+            return None;
+        }
+        self.reported = ended;
+        let (report, attachments) = self.take_report();
+        Some((RolloutEvent::SitesMoved(report), attachments))
+    }
+
+    /// Returns what the owner has done since its last report.
+    fn take_report(&mut self) -> (Report, Attachments) {
+        let unflushed_from = self.rollout.phase.progress().flush_from;
+        let range = Window { start: unflushed_from, end: self.rollout.window().end };
+        let unflushed = self.sites.flushable(range).next().map(|(ordinal, _)| ordinal);
+        let (open, claims) = (self.first_open(), self.claims);
+        let (outcomes, pages) = self.sites.take_outcomes();
+        let events = events_of(&self.rollout, &outcomes, self.worker.ports().clock.wall());
+        (Report { outcomes, open, unflushed, claims }, Attachments { pages, events })
+    }
+
+    fn handle(&mut self, done: Done) {
+        match done {
+            Done::Written(rollout, effects) => {
+                let ends = self.writing.take().is_some_and(|writing| writing.ends_interruption);
+                self.rollout = *rollout;
+                if ends && effects.iter().any(|effect| matches!(effect, Effect::Move(_))) {
+                    self.interruption = None;
+                }
+                self.effects.extend(effects);
+                self.interrupt_on_request();
+            }
+            Done::Loaded(pages) => {
+                self.sites.insert(pages);
+                self.loading = false;
+            }
+            Done::DeployPolled(state) => self.polled = Some(state),
+            Done::Checked(checked) => self.handle_check(checked),
+            Done::RecoveryChecked(checked) => self.handle_recovery_check(checked),
+            Done::Recovered(ordinal, result) => {
+                self.moves.in_flight -= 1;
+                self.handle_result(ordinal, result);
+            }
+            Done::Moved(ordinal, result) => {
+                self.moves.in_flight -= 1;
+                match result {
+                    MemberResult::Busy => self.moves.busy.push(ordinal),
+                    MemberResult::FencedOff => {
+                        self.moves.again.push(ordinal);
+                        // The probes of a health gate end early on a request.
+                        if self.context.gate.is_some() {
+                            self.interrupt_stopped_probe();
+                        }
+                    }
+                    result => self.handle_result(ordinal, result),
+                }
+            }
+            Done::Flushed(result) => {
+                self.flushing = false;
+                self.flushed = Some(result);
+            }
+            Done::BusyPauseEnded => {
+                self.moves.in_flight -= 1;
+                self.moves.queue.extend(self.moves.busy.drain(..));
+            }
+            Done::StillBusy(ordinal, why) => {
+                self.moves.in_flight -= 1;
+                self.sites.resolve(ordinal, Resolution::skipped(MemberOutcome::SkippedBusy, why));
+            }
+        }
+    }
+
+    fn handle_check(&mut self, checked: Checked) {
+        let Checked { interruption, control, freezes, digest } = checked;
+        let started = self.check.running_since.take();
+        self.check.passed_at = started.filter(|_| interruption.is_none());
+        if let Some(freezes) = freezes {
+            self.check.freezes = freezes;
+        }
+        if interruption.is_none() {
+            self.check.running = digest;
+            self.context.set_running(digest);
+        }
+        if control.is_some() {
+            self.context.control_requested.store(true, Ordering::SeqCst);
+        }
+        if let Some(interruption) = interruption {
+            self.interrupt(interruption);
+        }
+    }
+
+    /// Continues the recovery after the check of the destination. If the target runs another digest, the rollout waits
+    /// without a limit, so that the claimed sites are released first.
+    fn handle_recovery_check(&mut self, checked: Checked) {
+        let Some(recovery) = &mut self.moves.recovery else { return };
+        recovery.checking = false;
+        let changed = matches!(checked.interruption, Some(Interruption::DigestChanged(_)));
+        self.check.running = checked.digest;
+        match checked.interruption {
+            None => self.set_context(false),
+            Some(interruption) => {
+                if changed {
+                    self.set_context(true);
+                } else {
+                    self.moves.recovery = None;
+                }
+                self.interrupt(interruption);
+            }
+        }
+    }
+
+    /// Handles a result that means the same in a recovery and in a move. The other results leave the site in the queue.
+    fn handle_result(&mut self, ordinal: u32, result: MemberResult) {
+        match result {
+            MemberResult::Resolved(resolution) => {
+                self.sites.resolve(ordinal, resolution);
+                self.interrupt_on_budget();
+            }
+            MemberResult::Busy | MemberResult::FencedOff => {}
+            MemberResult::NotReady => {
+                self.interrupt(Interruption::NotReady(not_ready(self.rollout.destination())));
+            }
+            MemberResult::Inconclusive(why) => {
+                let site = self.sites.get(ordinal).map_or_else(String::new, |member| member.id.to_string());
+                self.interrupt(Interruption::Inconclusive(format!("`{site}`: {why}")));
+            }
+            MemberResult::Unreachable(why) => {
+                self.claims = true;
+                self.interruption = Some(Interruption::Unreachable(why));
+            }
+        }
+    }
+
+    /// Stops further moves, unless an earlier interruption stops them already.
+    fn interrupt(&mut self, interruption: Interruption) {
+        self.interruption.get_or_insert(interruption);
+    }
+
+    /// Stops further moves after a write that has read a request, or has exceeded the budget.
+    fn interrupt_on_request(&mut self) {
+        if self.rollout.status != RolloutStatus::Running || self.rollout.awaited_deploy().is_some() {
+            return;
         }
         if self.rollout.control.is_some() && !crate::bug!(PauseForgotten) {
-            return Ok(Some(Interruption::ControlRequested));
+            self.interrupt(Interruption::ControlRequested);
         }
-        if self.frozen.is_some() && self.rollout.control.is_none() {
-            return Ok(Some(Interruption::Frozen));
-        }
-        Ok(self.check_destination().await)
+        self.interrupt_on_budget();
     }
 
-    /// Checks the destination before sites move there, and returns the interruption if they must not. On the way forward
-    /// the destination must run the wanted digest. While routes move, the rollout holds the lock of the destination, so
-    /// that no deploy changes the digest between this check and a move.
-    async fn check_destination(&mut self) -> Option<Interruption> {
-        let (out, promotes) =
-            (self.rollout.direction == Direction::Forward, self.rollout.kind == RolloutKind::Promote);
-        if !self.rollout.kind.moves() || !(out || promotes) {
-            return None;
+    /// Stops further moves if more sites have failed than the budget allows. The outcomes that are not stored yet count.
+    fn interrupt_on_budget(&mut self) {
+        let unsaved = self.sites.failed() + self.writing.as_ref().map_or(0, |writing| writing.failed);
+        let over = unsaved > self.rollout.remaining_budget() || self.rollout.over_budget();
+        if over && self.rollout.direction() == Direction::Forward && !crate::bug!(BudgetIgnored) {
+            self.interrupt(Interruption::Budget);
         }
-        let (destination, now) = (self.rollout.destination(), self.worker.ports().clock.monotonic());
-        if self.seen_ready.is_some_and(|(which, at)| which == destination && now.since(at) < FRESH) {
-            return None;
-        }
-        let seen = self.worker.ports().cluster.service(destination).await;
-        let wanted = self.rollout.wanted().filter(|_| out && !crate::bug!(WindowIgnoresDigest));
-        let interruption = match seen {
-            Ok(view) if wanted.is_some() && view.digest != wanted => {
-                self.wait_reason = Some(WaitReason::changed(destination, wanted, view.digest));
-                Some(Interruption::DigestChanged)
-            }
-            Ok(view) if !promotes || view.is_ready() || crate::bug!(RouteBeforeReady) => {
-                self.running_digest = view.digest.filter(|_| out);
-                None
-            }
-            Ok(_) => Some(Interruption::NotReady),
-            Err(error) => {
-                self.wait_reason = Some(WaitReason::from(&error));
-                Some(Interruption::ClusterUnavailable)
-            }
-        };
-        self.seen_ready = interruption.is_none().then_some((destination, now));
-        interruption
     }
 
-    /// Returns the reason why a site is busy. Returns `None` if no operation runs on it any more.
-    async fn busy_reason(&self, member: &RolloutMember) -> Result<Option<String>, Lost> {
-        let site = read_with_retry(self.worker, || self.worker.ports().store.site(&member.id)).await?;
-        let operation = site.and_then(|site| site.operation);
-        Ok(operation.map(|operation| {
-            let kind = operation.input.kind();
-            let id = Operation::live(Subject::Site(member.id.clone()), operation).id;
-            format!("the {kind} `{id}` ran on the site until the end of its window")
-        }))
-    }
-
-    pub(super) fn call(&self) -> Result<CallContext, Lost> {
-        self.worker.lease().call(self.worker.ports(), Fence::new(self.rollout.number, self.rollout.term))
-    }
-}
-
-/// A site with its outcome.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ResolvedSite {
-    pub(super) ordinal: u32,
-    pub(super) resolution: Resolution,
-}
-
-/// Limits a reason to 200 characters, so that a page of sites stays small.
-pub(super) fn truncate(why: &str) -> String {
-    why.chars().take(200).collect()
-}
-
-/// A pass over the sites of a window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pass {
-    /// Resolves the claims of a lost owner.
-    Recover {
-        /// Whether routes stay where they are.
-        stops: bool,
-    },
-    /// Moves sites.
-    Move,
-}
-
-impl Pass {
-    /// Returns whether the pass processes further sites. The claims of a lost owner are resolved despite other
-    /// interruptions, since a rollout that has stopped does not resolve them any more.
-    const fn continues(self, interruption: Option<Interruption>) -> bool {
-        match (self, interruption) {
-            (_, None) => true,
-            (Self::Move, Some(_)) | (Self::Recover { .. }, Some(Interruption::Unreachable)) => false,
-            (Self::Recover { .. }, Some(_)) => true,
+    fn interrupt_stopped_probe(&mut self) {
+        if self.worker.stopping() {
+            self.interrupt(Interruption::Stopping);
+        } else if self.context.control_requested.load(Ordering::SeqCst) {
+            self.interrupt(Interruption::ControlRequested);
         }
     }
 }
 
-/// Returns whether the caches of a site with this outcome must be flushed: the site is on the destination.
-pub(super) fn flushable(outcome: Option<MemberOutcome>) -> bool {
-    match outcome {
-        Some(MemberOutcome::Moved | MemberOutcome::InPlace | MemberOutcome::Returned) => true,
-        Some(
-            MemberOutcome::Failed
-            | MemberOutcome::Unhealthy
-            | MemberOutcome::UnhealthyInPlace
-            | MemberOutcome::SkippedGone
-            | MemberOutcome::SkippedInactive
-            | MemberOutcome::SkippedBusy
-            | MemberOutcome::SkippedFrozen
-            | MemberOutcome::Parked,
-        )
-        | None => false,
+fn move_context<'a>(
+    worker: &'a Worker,
+    rollout: &Rollout,
+    stops: bool,
+    running: Option<Digest>,
+) -> MoveContext<'a> {
+    MoveContext {
+        worker,
+        kind: rollout.spec.kind,
+        claim_token: rollout.claim_token(),
+        destination: rollout.destination(),
+        first_number: rollout.first_number,
+        requested_by: rollout.requested_by.clone(),
+        stops,
+        running: Mutex::new(running),
+        gate: rollout.spec.gate.clone().filter(|_| rollout.direction() == Direction::Forward),
+        control_requested: AtomicBool::new(rollout.control.is_some()),
+        polled_at: Mutex::new(worker.ports().clock.monotonic()),
     }
+}
+
+/// Returns the reason why a site is busy. Returns `None` if no operation runs on it any more.
+async fn busy_reason(worker: &Worker, member: &RolloutMember) -> Result<Option<String>, Lost> {
+    let site = read_with_retry(worker, || worker.ports().store.site(&member.id)).await?;
+    let operation = site.and_then(|site| site.operation);
+    Ok(operation.map(|operation| {
+        let kind = operation.input.kind();
+        let id = Operation::live(Subject::Site(member.id.clone()), operation).id;
+        format!("the {kind} `{id}` ran on the site until the end of its window")
+    }))
 }

@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::select;
 
-use super::driver::{ResolvedSite, RolloutRun, flushable};
-use super::member::Resolution;
-use super::wait_reason::WaitReason;
-use crate::domain::rollout::{Control, MemberOutcome, Window};
-use crate::domain::{Color, Direction, Fence, JobName, Uid};
+use super::recheck::wait_reason;
+use crate::domain::rollout::{Control, PendingFlush, WaitReason};
+use crate::domain::{Color, Direction, Fence, JobName, Rollout, Uid};
 use crate::engine::{Backoff, Lost, Worker};
 use crate::pipelines::PipelineSettings;
 use crate::ports::{
@@ -43,33 +41,36 @@ pub(super) struct Flush<'a> {
 /// The result of a flush.
 #[derive(Debug)]
 pub(super) enum FlushResult {
-    /// The flush has ended. It failed for these sites, which stay where they are and count as parked.
-    Finished(Vec<ResolvedSite>),
+    /// The flush has ended. It failed for these sites, with the reason, which stay where they are and count as parked.
+    Finished(Vec<(u32, Option<String>)>),
     /// The cluster runs no job at present, for this reason.
     Blocked(WaitReason),
     /// The process stops. The next owner adopts the job.
     Stopping,
 }
 
-impl<'a> RolloutRun<'a> {
-    /// Creates the flush of the sites of `window`, by the jobs of this round.
-    pub(super) fn flush_of(&self, window: Window, round: u32) -> Flush<'a> {
-        let flushable = self.members_of(window).filter(|(_, member)| flushable(member.outcome));
-        Flush {
-            worker: self.worker,
-            settings: self.settings,
-            fence: Fence::new(self.rollout.number, self.rollout.term),
-            direction: self.rollout.direction,
-            destination: self.rollout.destination(),
-            start: window.start,
-            round,
-            sites: flushable.map(|(ordinal, member)| (ordinal, member.uid)).collect(),
+impl<'a> Flush<'a> {
+    /// Creates the flush of these sites by the jobs of this round.
+    pub(super) fn new(
+        worker: &'a Worker,
+        settings: &'a PipelineSettings,
+        rollout: &Rollout,
+        pending: PendingFlush,
+        sites: Vec<(u32, Uid)>,
+    ) -> Self {
+        Self {
+            worker,
+            settings,
+            fence: Fence::new(rollout.number, rollout.term.into()),
+            direction: rollout.direction(),
+            destination: rollout.destination(),
+            start: pending.window.start,
+            round: pending.round,
+            sites,
             why: BTreeMap::new(),
         }
     }
-}
 
-impl Flush<'_> {
     /// Runs the jobs. Sites for which a job failed are repeated in a further job, up to `job_tries` jobs in all. A later
     /// owner uses the same names in the same order, and adopts the jobs that exist.
     pub(super) async fn run(mut self) -> Result<FlushResult, Lost> {
@@ -90,7 +91,7 @@ impl Flush<'_> {
                 Err(error) => {
                     failed_polls += 1;
                     if failed_polls == MAX_FAILED_POLLS || error.kind == ErrorKind::Denied {
-                        return Ok(FlushResult::Blocked(WaitReason::from(&error)));
+                        return Ok(FlushResult::Blocked(wait_reason(&error)));
                     }
                     None
                 }
@@ -122,8 +123,7 @@ impl Flush<'_> {
             if attempt == tries {
                 let parked = self.sites.iter().map(|(ordinal, uid)| {
                     let why = self.why.get(uid).map(|why| format!("{NOT_FLUSHED}: {why}"));
-                    let resolution = Resolution { outcome: MemberOutcome::Parked, why, digest: None };
-                    ResolvedSite { ordinal: *ordinal, resolution }
+                    (*ordinal, why)
                 });
                 return Ok(FlushResult::Finished(parked.collect()));
             }

@@ -6,11 +6,11 @@
 
 use std::time::Duration;
 
-use super::member::{MemberResult, Placement, WindowContext};
+use super::member::{ClaimedSite, MemberResult, MoveContext, Placement};
 use super::read_with_retry;
 use crate::domain::operation::Move;
 use crate::domain::rollout::{HealthGate, Judgement, MemberOutcome, ProbeResponse, RolloutMember};
-use crate::domain::{Color, Fence, Hostname, Routed};
+use crate::domain::{Color, Hostname, Routed};
 use crate::engine::{Backoff, Lost};
 use crate::pipelines::route::{FenceRule, Readiness};
 use crate::ports::{Inconclusive, ProbeRequest, Via};
@@ -21,14 +21,6 @@ const TRIES: u32 = 3;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The first and the longest pause between two probes of a site.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
-
-/// A claimed site.
-pub(super) struct ClaimedSite<'a> {
-    pub(super) member: &'a RolloutMember,
-    pub(super) course: Move,
-    /// The fence of the claim.
-    pub(super) fence: Fence,
-}
 
 /// The final result of the probes of a site.
 enum GateResult {
@@ -41,13 +33,13 @@ enum GateResult {
 
 /// The probes of one claimed site.
 struct Probes<'a> {
-    window: &'a WindowContext<'a>,
+    context: &'a MoveContext<'a>,
     gate: &'a HealthGate,
     claimed: &'a ClaimedSite<'a>,
     host: Hostname,
 }
 
-impl WindowContext<'_> {
+impl MoveContext<'_> {
     /// Moves a claimed site through the health gate. `confirmed` is the route in the site's record.
     pub(super) async fn move_through_gate(
         &self,
@@ -69,7 +61,7 @@ impl WindowContext<'_> {
         let Some(host) = self.host(claimed.member).await? else {
             return self.untouched(claimed, at, MemberResult::FencedOff).await;
         };
-        let probes = Probes { window: self, gate, claimed, host };
+        let probes = Probes { context: self, gate, claimed, host };
         let Move { routed: origin, to, .. } = claimed.course;
         if at.service == to {
             let result = match (self.stops, origin == to) {
@@ -246,7 +238,7 @@ impl Probes<'_> {
             text: self.gate.text().map(str::to_owned),
             timeout: TIMEOUT,
         };
-        self.window.worker.ports().probe.probe(&request).await
+        self.context.worker.ports().probe.probe(&request).await
     }
 
     /// Probes the target directly, before the move.
@@ -265,7 +257,7 @@ impl Probes<'_> {
             if last {
                 return result;
             }
-            if self.window.should_stop().await {
+            if self.context.should_stop().await {
                 return GateResult::Stopped;
             }
             self.wait(&mut pauses).await;
@@ -275,7 +267,7 @@ impl Probes<'_> {
 
     /// Probes the site through its route until a response is conclusive, or the settle time of the route is over.
     async fn through_route(&self, before: Option<Duration>) -> GateResult {
-        let clock = &self.window.worker.ports().clock;
+        let clock = &self.context.worker.ports().clock;
         let started = clock.monotonic();
         let (mut failures, mut pauses) = (0, PAUSES);
         loop {
@@ -295,7 +287,7 @@ impl Probes<'_> {
             if (unhealthy && failures >= TRIES) || (!unhealthy && settled) {
                 return result;
             }
-            if self.window.should_stop().await {
+            if self.context.should_stop().await {
                 return GateResult::Stopped;
             }
             self.wait(&mut pauses).await;
@@ -320,7 +312,7 @@ impl Probes<'_> {
                 }
                 Err(_) => tries += 1,
             }
-            if self.window.should_stop().await {
+            if self.context.should_stop().await {
                 return Err(GateResult::Stopped);
             }
             self.wait(&mut pauses).await;
@@ -328,7 +320,7 @@ impl Probes<'_> {
     }
 
     async fn wait(&self, pauses: &mut Backoff) {
-        pauses.wait(&*self.window.worker.ports().clock).await;
+        pauses.wait(&*self.context.worker.ports().clock).await;
     }
 }
 

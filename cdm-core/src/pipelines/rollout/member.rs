@@ -3,20 +3,23 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::gate::ClaimedSite;
-use super::wait_reason::WaitReason;
-use super::{driver, read_with_retry};
+use super::check::{CONTROL_INTERVAL, not_ready};
+use super::read_with_retry;
+use super::recheck::wait_reason;
 use crate::domain::fence::ClaimToken;
-use crate::domain::rollout::{HealthGate, MemberOutcome, RolloutMember};
+use crate::domain::operation::Move;
+use crate::domain::rollout::{HealthGate, MemberOutcome, RolloutMember, WaitReason};
 use crate::domain::site::{Claim, ClaimIntent, ClaimRefused, Claimed, ReleaseClaim};
-use crate::domain::{Actor, Color, Digest, Direction, Fence, MonotonicTime, ReasonCode, RolloutKind, Routed};
+use crate::domain::{
+    Actor, Color, Digest, Direction, Epoch, Fence, MonotonicTime, ReasonCode, RolloutKind, Routed,
+};
 use crate::engine::{Backoff, Lost, Pauses, Worker, retry_write};
 use crate::pipelines::route::{FenceRule, Readiness, RouteMover, RouteOwner, RouteResult};
 use crate::ports::{CallContext, ErrorKind, Outcome, StoreError, WriteError};
 
-/// The data that all sites of a window share.
+/// The data that all sites share which move in one direction.
 #[derive(Debug)]
-pub(super) struct WindowContext<'a> {
+pub(super) struct MoveContext<'a> {
     pub(super) worker: &'a Worker,
     pub(super) kind: RolloutKind,
     pub(super) claim_token: ClaimToken,
@@ -28,7 +31,7 @@ pub(super) struct WindowContext<'a> {
     /// The digest that the target ran when it was last read; `None` if it was not read, since no site moves.
     pub(super) running: Mutex<Option<Digest>>,
     /// The health gate of each site; `None` on a rollback.
-    pub(super) gate: Option<&'a HealthGate>,
+    pub(super) gate: Option<HealthGate>,
     /// Whether a pause or an abort was requested, and when the store was last read for it.
     pub(super) control_requested: AtomicBool,
     pub(super) polled_at: Mutex<MonotonicTime>,
@@ -80,6 +83,14 @@ pub(super) enum Placement {
     Unreachable(WaitReason),
 }
 
+/// A claimed site.
+pub(super) struct ClaimedSite<'a> {
+    pub(super) member: &'a RolloutMember,
+    pub(super) course: Move,
+    /// The fence of the claim.
+    pub(super) fence: Fence,
+}
+
 /// How often a call for one site is tried before the rollout waits for the backend.
 const TRIES: u32 = 4;
 
@@ -104,7 +115,7 @@ impl RouteOwner for SiteOwner<'_> {
     }
 }
 
-impl WindowContext<'_> {
+impl MoveContext<'_> {
     /// Claims a site and moves it.
     pub(super) async fn move_site(&self, ordinal: u32, member: &RolloutMember) -> Result<MemberResult, Lost> {
         let intent = match self.kind {
@@ -148,7 +159,7 @@ impl WindowContext<'_> {
             }
         };
         let claimed = ClaimedSite { member, course, fence: Fence::new(number, epoch) };
-        if let Some(gate) = self.gate {
+        if let Some(gate) = &self.gate {
             return self.move_through_gate(gate, &claimed, route).await;
         }
         let placement = match self.kind {
@@ -202,7 +213,7 @@ impl WindowContext<'_> {
             requested_by: self.requested_by.clone(),
             at: ports.clock.wall(),
         };
-        let (fence, claim) = (Fence::new(number, 0), &claim);
+        let (fence, claim) = (Fence::new(number, Epoch::ZERO), &claim);
         match self.retry(fence, |call| async move { ports.store.claim(&call, claim).await }).await? {
             Ok(claimed) => Ok(Ok(claimed)),
             Err(WriteError::Claim(refused)) => Ok(Err(refused)),
@@ -264,7 +275,7 @@ impl WindowContext<'_> {
     }
 
     /// Returns whether the worker stops, or a pause or an abort was requested: long waits then end early. Reads the
-    /// store at most once per [`driver::CONTROL_INTERVAL`].
+    /// store at most once per [`CONTROL_INTERVAL`].
     pub(super) async fn should_stop(&self) -> bool {
         let ports = self.worker.ports();
         if self.worker.stopping() || self.control_requested.load(Ordering::SeqCst) {
@@ -273,7 +284,7 @@ impl WindowContext<'_> {
         let now = ports.clock.monotonic();
         let due = {
             let mut polled = self.polled_at.lock().unwrap_or_else(PoisonError::into_inner);
-            let due = now.since(*polled) >= driver::CONTROL_INTERVAL;
+            let due = now.since(*polled) >= CONTROL_INTERVAL;
             *polled = if due { now } else { *polled };
             due
         };
@@ -346,18 +357,15 @@ impl WindowContext<'_> {
         let mover = RouteMover { ports, owner: &owner, uid, to, fence, readiness, confirmed: None };
         let (mut known, mut sent, mut missing) = (known, None, false);
         let mut backoff = Backoff::of(self.worker.settings());
-        let mut why = WaitReason::unknown("whether the route was moved is unknown");
+        let mut why = WaitReason {
+            code: ReasonCode::Retrying,
+            message: "whether the route was moved is unknown".to_owned(),
+        };
         for _ in 0..TRIES {
             let least = match mover.attempt(known, sent).await? {
                 RouteResult::Moved(at) => return Ok(Placement::At(at)),
                 RouteResult::NotReady(..) if sent.is_none() => return Ok(Placement::NotReady),
-                RouteResult::NotReady(service, _) => {
-                    let message = format!("`{service}` is not ready");
-                    return Ok(Placement::Unreachable(WaitReason {
-                        code: ReasonCode::ServiceNotReady,
-                        message,
-                    }));
-                }
+                RouteResult::NotReady(service, _) => return Ok(Placement::Unreachable(not_ready(service))),
                 RouteResult::Missing if missing => return Ok(Placement::Refused),
                 // The view may lag: only a route that stays absent is missing.
                 RouteResult::Missing => {
@@ -365,18 +373,18 @@ impl WindowContext<'_> {
                     None
                 }
                 RouteResult::Conflict(error) => {
-                    (why, known) = (WaitReason::from(&error), None);
+                    (why, known) = (wait_reason(&error), None);
                     continue;
                 }
                 RouteResult::Busy(error) => {
-                    why = WaitReason::from(&error);
+                    why = wait_reason(&error);
                     match error.kind {
                         ErrorKind::Throttled(least) => least,
                         _ => None,
                     }
                 }
                 RouteResult::Unreachable(error) => {
-                    return Ok(Placement::Unreachable(WaitReason::from(&error)));
+                    return Ok(Placement::Unreachable(wait_reason(&error)));
                 }
                 // Nothing was applied, and no earlier request is in flight.
                 RouteResult::Rejected(error)
@@ -385,9 +393,9 @@ impl WindowContext<'_> {
                     return Ok(Placement::Refused);
                 }
                 // After an unknown outcome, a rejection alone does not show where the route points.
-                RouteResult::Rejected(error) => return Ok(Placement::Unreachable(WaitReason::from(&error))),
+                RouteResult::Rejected(error) => return Ok(Placement::Unreachable(wait_reason(&error))),
                 RouteResult::Unknown(error, next) => {
-                    why = WaitReason::from(&error);
+                    why = wait_reason(&error);
                     (sent, known) = (Some(next), None);
                     None
                 }

@@ -1,20 +1,18 @@
-//! Runs a rollout: one owner processes one window at a time, and many sites of the window concurrently.
+//! Runs a rollout: one owner moves many granted sites concurrently.
 //!
 //! Each site is claimed, moved and released. Without faults that is two writes of the record of the site, one request to
-//! the cluster, and no read. A checkpoint stores the outcomes of a window and grants the next one. One job at a time
-//! flushes caches, each for all sites that moved during the one before, while further sites move. The claims of a lost
-//! owner are resolved or fenced off before further sites move.
+//! the cluster, and no read. A write of the rollout's record stores the outcomes of sites, and grants the next ones before
+//! the last granted one has moved. One job at a time flushes caches, each for all sites that moved during the one before,
+//! while further sites move. The claims of a lost owner are resolved or fenced off before further sites move.
 
-mod checkpoint;
-mod commit;
+mod check;
 mod driver;
 mod flush;
-mod freeze;
 mod gate;
 mod member;
-mod reject;
-mod run;
-mod wait_reason;
+mod recheck;
+mod records;
+mod sites;
 
 pub(crate) use flush::NOT_FLUSHED;
 
@@ -63,8 +61,8 @@ impl Rollouts {
 #[async_trait]
 impl RolloutDriver for Rollouts {
     async fn drive(&self, worker: &Worker, number: u64) -> RunOutcome {
-        match driver::RolloutRun::take(worker, &self.settings, number).await {
-            Ok(Some(mut run)) => run.run().await.unwrap_or(RunOutcome::Lost),
+        match driver::Driver::claim(worker, &self.settings, number).await {
+            Ok(Some(driver)) => driver.run().await.unwrap_or(RunOutcome::Lost),
             Ok(None) => RunOutcome::Settled,
             Err(outcome) => outcome,
         }

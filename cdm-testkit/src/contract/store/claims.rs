@@ -3,7 +3,9 @@
 use cdm_core::domain::operation::Move;
 use cdm_core::domain::rollout::MemberOutcome;
 use cdm_core::domain::site::{Claim, ClaimIntent, ClaimRefused, Claimed, LastOutcome, ReleaseClaim};
-use cdm_core::domain::{ClaimToken, Color, Direction, Fence, OperationInput, Phase, Routed, Site};
+use cdm_core::domain::{
+    ClaimToken, Color, Direction, Epoch, Fence, OperationInput, Phase, Routed, Site, Term,
+};
 use cdm_core::ports::{Store, WriteError};
 
 use super::super::SuiteContext;
@@ -13,12 +15,12 @@ use super::env::{TestEnv, applied, provision, rejected};
 pub async fn a_claim_takes_a_site(store: &dyn Store, cx: &SuiteContext<'_>) {
     let env = TestEnv::new(store, cx);
     let mut site = env.site("a");
-    site.route = Some(Routed { service: Color::Blue, fence: Fence::new(1, 1) });
+    site.route = Some(Routed { service: Color::Blue, fence: Fence::new(1, Epoch(1)) });
     let site = env.create(site).await;
     let run = env.run().await;
     let (call, claim) = (env.call(), run.claim(&site, 1, ClaimIntent::Promote(Color::Green)));
     let course = Move { from: Color::Blue, to: Color::Green, routed: Color::Blue };
-    let taken = Claimed::Taken { course, route: site.route, epoch: 1, version: site.version + 1 };
+    let taken = Claimed::Taken { course, route: site.route, epoch: Epoch(1), version: site.version + 1 };
     assert_eq!(applied("a claim", store.claim(&call, &claim).await), taken, "a claim takes a free site");
     let mut expected = site.clone();
     expected.claim(&claim).expect("the domain takes a free site");
@@ -62,7 +64,7 @@ pub async fn a_take_over_fences_the_lost_owner(store: &dyn Store, cx: &SuiteCont
     let over =
         applied("a take-over", store.claim(&env.call(), &run.claim(&site, 2, ClaimIntent::Recover)).await);
     assert!(
-        matches!(over, Claimed::Taken { epoch: 2, version: 3, .. }),
+        matches!(over, Claimed::Taken { epoch: Epoch(2), version: 3, .. }),
         "a take-over raises the epoch: {over:?}"
     );
     let before = env.read(&site.id).await;
@@ -122,7 +124,7 @@ pub async fn a_claim_is_rejected(store: &dyn Store, cx: &SuiteContext<'_>) {
     let ending = env.create(ending).await;
     reject(&ending, &run.claim(&ending, 1, intent), ClaimRefused::Gone).await;
 
-    let current = ClaimToken { rollout: run.rollout, direction: Direction::Rollback, term: 1 };
+    let current = ClaimToken { rollout: run.rollout, direction: Direction::Rollback, term: Term(1) };
     let fenced = env.create(Site { claim_token: current, ..env.site("fenced") }).await;
     reject(&fenced, &run.claim(&fenced, 9, intent), ClaimRefused::Fenced).await;
 }
@@ -176,7 +178,10 @@ pub async fn recovery_fences_off_a_lost_owner(store: &dyn Store, cx: &SuiteConte
         assert_eq!(late, WriteError::Claim(ClaimRefused::Fenced), "the lost owner is fenced off");
         if site.operation.is_none() {
             let taken = applied("the owner", store.claim(&env.call(), &run.claim(&site, 2, intent)).await);
-            assert!(matches!(taken, Claimed::Taken { epoch: 1, .. }), "the owner still claims it: {taken:?}");
+            assert!(
+                matches!(taken, Claimed::Taken { epoch: Epoch(1), .. }),
+                "the owner still claims it: {taken:?}"
+            );
         }
     }
 }

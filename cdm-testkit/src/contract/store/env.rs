@@ -6,9 +6,9 @@ use std::time::Duration;
 use cdm_core::domain::rollout::MemberOutcome;
 use cdm_core::domain::site::{Claim, ClaimIntent, ReleaseClaim};
 use cdm_core::domain::{
-    AuditEntry, Canonical, ClaimToken, Color, Direction, Fence, Fingerprint, Hostname, Hostnames,
+    AuditEntry, Canonical, ClaimToken, Color, Direction, Epoch, Fence, Fingerprint, Hostname, Hostnames,
     IdempotencyKey, Operation, OperationId, OperationInput, OperationState, Routed, Site, SiteId, Status,
-    Subject, TerminalStatus, Timestamp, WorkerId,
+    Subject, Term, TerminalStatus, Timestamp, WorkerId,
 };
 use cdm_core::ports::{
     CallContext, FeedEvent, IdempotencyRecord, Mutation, OperationQuery, Outcome, PendingWork, SiteQuery,
@@ -229,7 +229,7 @@ pub(super) struct TestRollout {
 
 impl TestRollout {
     pub(super) const fn claim_token(&self, term: u64) -> ClaimToken {
-        ClaimToken { rollout: self.rollout, direction: Direction::Forward, term }
+        ClaimToken { rollout: self.rollout, direction: Direction::Forward, term: Term(term) }
     }
 
     pub(super) fn claim(&self, site: &Site, term: u64, intent: ClaimIntent) -> Claim {
@@ -247,7 +247,7 @@ impl TestRollout {
     }
 
     pub(super) fn release_claim(&self, site: &Site, term: u64, epoch: u64) -> ReleaseClaim {
-        let fence = Fence::new(self.member, epoch);
+        let fence = Fence::new(self.member, Epoch(epoch));
         ReleaseClaim {
             id: site.id.clone(),
             claim_token: self.claim_token(term),

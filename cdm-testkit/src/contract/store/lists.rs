@@ -7,8 +7,8 @@ use cdm_core::domain::operation::Member;
 use cdm_core::domain::rollout::Control;
 use cdm_core::domain::{
     AuditEntry, Color, Direction, Fence, Hostname, Hostnames, OperationId, OperationInput, OperationKind,
-    OperationState, Phase, RolloutKind, RolloutStatus, Routed, Site, SiteName, Status, Subject, Timestamp,
-    WorkerId,
+    OperationState, Phase, RolloutKind, RolloutStatus, Routed, Site, SiteName, Status, Subject, Term,
+    Timestamp, WorkerId,
 };
 use cdm_core::ports::{
     FeedEvent, Mutation, Old, OperationQuery, PendingWork, SiteQuery, Store, WorkItem, WriteBatch,
@@ -45,7 +45,8 @@ pub async fn pending_work_lists_operations(store: &dyn Store, cx: &SuiteContext<
     steps.push((operation.clone(), None));
     operation.status = Status::Queued;
     steps.push((operation.clone(), Some(about(&operation, None))));
-    let member = Member { rollout: operation.number, ordinal: 0, direction: Direction::Forward, term: 1 };
+    let member =
+        Member { rollout: operation.number, ordinal: 0, direction: Direction::Forward, term: Term(1) };
     steps.push((OperationState { member: Some(member), status: Status::Running, ..operation.clone() }, None));
     let subject = WorkItem::Operation(Subject::Site(site.id.clone()));
     for (operation, expected) in steps {

@@ -159,7 +159,7 @@ mod tests {
 
     use super::*;
     use crate::adapters::{OsIds, SystemClock};
-    use crate::domain::{Fence, SecretKind, SecretName};
+    use crate::domain::{Epoch, Fence, SecretKind, SecretName};
     use crate::ports::{CallContext, Clock, Cms, Credentials, Entropy, Outcome, SecretStore, StoredSecret};
 
     struct Fixture {
@@ -186,7 +186,7 @@ mod tests {
 
         fn call(&self) -> CallContext {
             let deadline = self.clock.monotonic().after(Duration::from_secs(30));
-            CallContext { deadline, write: self.ids.write(), fence: Fence::new(1, 1) }
+            CallContext { deadline, write: self.ids.write(), fence: Fence::new(1, Epoch(1)) }
         }
 
         async fn fill(&self, count: usize) -> Vec<(SecretName, Credentials)> {
