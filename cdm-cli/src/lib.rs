@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use cdm_core::wiring::Process;
 use clap::{CommandFactory, FromArgMatches};
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, LocalBoxFuture, select};
 
 pub use args::Cli;
 pub use error::CliError;
@@ -72,7 +72,12 @@ pub async fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
 }
 
 /// Runs a parsed command and returns how it ended. Errors and hints go to the error stream of `io`.
-pub async fn run(cli: Cli, io: Io) -> Exit {
+pub fn run(cli: Cli, io: Io) -> LocalBoxFuture<'static, Exit> {
+    // Boxed: compiled once, in this crate, and not again in the program and each test.
+    Box::pin(execute(cli, io))
+}
+
+async fn execute(cli: Cli, io: Io) -> Exit {
     let Io { clock, out, err, width, screen, paint, prompter, interrupt, token, transport, invocation } = io;
     let global = cli.global.without_empty();
     let printer = Printer {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
 
 use super::backend_selection::BackendKind;
@@ -42,7 +43,12 @@ impl Process {
     ///
     /// # Errors
     /// The first backend that cannot be opened, with the cause as source.
-    pub async fn open(config: &Config) -> Result<Self, StartError> {
+    pub fn open(config: &Config) -> BoxFuture<'_, Result<Self, StartError>> {
+        // Boxed: compiled once, in this crate, and not again in each program and test that opens a process.
+        Box::pin(Self::open_backends(config))
+    }
+
+    async fn open_backends(config: &Config) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let entropy = OsIds::new()
             .map_err(|error| StartError::new("read the random number generator of the system", error))?;

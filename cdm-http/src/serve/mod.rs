@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cdm_core::domain::MonotonicTime;
+use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +42,17 @@ const OVERLOADED: &[u8] =
 ///
 /// # Errors
 /// Currently none: a failed accept is retried.
-pub async fn serve(
+pub fn serve(
+    listener: TcpListener,
+    app: App,
+    shutdown: CancellationToken,
+    grace: Duration,
+) -> BoxFuture<'static, io::Result<()>> {
+    // Boxed: compiled once, in this crate, and not again in each program and test with a server.
+    Box::pin(accept_until(listener, app, shutdown, grace))
+}
+
+async fn accept_until(
     listener: TcpListener,
     app: App,
     shutdown: CancellationToken,
