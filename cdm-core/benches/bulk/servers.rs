@@ -140,13 +140,14 @@ async fn speed_up(api: Arc<KubernetesApi>, clock: Arc<dyn Clock>) {
     }
 }
 
-/// Containers of jobs that succeed immediately.
+/// Containers of jobs that flush caches immediately, and prove it in the termination message, as the prelude does.
 #[derive(Debug)]
 struct InstantContainers;
 
 impl Containers for InstantContainers {
     fn run(&self, _: &Container) -> Exit {
-        Exit { takes: Duration::ZERO, ..Exit::success("Success: The cache was flushed.\n") }
+        let flushed = "Success: The cache was flushed.\n";
+        Exit { takes: Duration::ZERO, message: flushed.to_owned(), ..Exit::success(flushed) }
     }
 }
 
