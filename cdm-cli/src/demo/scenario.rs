@@ -201,14 +201,7 @@ fn promote_inactive(image: Option<Digest>) -> StartRollout {
         image_tag: image.map(|digest| digest.to_string()),
         promote: Flag::Bool(true),
         scope: Some(Scope::Named(ScopeName::Inactive)),
-        waves: None,
-        max_concurrent: None,
-        failure_budget: None,
-        auto_rollback: None,
-        gate: None,
-        bake: None,
-        dry_run: None,
-        plan_hash: None,
+        ..StartRollout::default()
     }
 }
 

@@ -366,7 +366,7 @@ const fn to_force(force: bool) -> Force {
 }
 
 /// A request to start a rollout.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StartRollout {
     /// The image that the service must run. Default: the image that the service runs.

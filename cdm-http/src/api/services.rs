@@ -158,6 +158,12 @@ pub enum FlagText {
     False,
 }
 
+impl Default for Flag {
+    fn default() -> Self {
+        Self::Bool(false)
+    }
+}
+
 impl Flag {
     /// Returns the value of the flag.
     pub const fn is_set(self) -> bool {
