@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cdm_core::domain::operation::OperationParent;
+use cdm_core::domain::rollout::RolloutSpec;
 use cdm_core::domain::{Color, OperationId, RolloutStatus, Status, TerminalStatus};
 use cdm_core::manager::{Accepted, ManagerError};
 use cdm_testkit::faults::{Fault, Plan};
@@ -38,11 +39,20 @@ pub(super) fn send_control(
 
 const SITES: u32 = 6;
 
-/// Pauses the owner of a rollout of six sites in its `call`th call, and sends the requests at that moment; `None` if
-/// the owner makes no such call. Returns which requests were accepted.
 fn control_at_call(call: usize, controls: &[Control]) -> Option<(World, u64, Vec<bool>)> {
-    let mut world = fleet(SITES);
-    let number = number(start_rollout(&mut world, &all(0)));
+    control_of(SITES, &all(0), call, controls)
+}
+
+/// Pauses the owner of a rollout of this many sites in its `call`th call, and sends the requests at that moment; `None`
+/// if the owner makes no such call. Returns which requests were accepted.
+pub(super) fn control_of(
+    sites: u32,
+    wanted: &RolloutSpec,
+    call: usize,
+    controls: &[Control],
+) -> Option<(World, u64, Vec<bool>)> {
+    let mut world = fleet(sites);
+    let number = number(start_rollout(&mut world, wanted));
     world.faults.arm(Plan(vec![(call, Fault::Paused(255))]));
     let mut owner = run_once(&world.process());
     if !owner.runs_until_paused(&world) {

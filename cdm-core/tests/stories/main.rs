@@ -6,6 +6,7 @@ mod digests;
 mod engine;
 mod freezes;
 mod gates;
+mod grants;
 mod outages;
 mod pending_flush;
 mod plans;

@@ -198,6 +198,7 @@ impl<'a> Driver<'a> {
             while let Some(effect) = self.next_effect() {
                 match effect {
                     Effect::Release => return Ok(self.outcome()),
+                    // The batch of the event has recorded the verdict.
                     Effect::RejectImage => {}
                     Effect::AwaitDeploy(deploy) => self.poll_deploy(deploy),
                     Effect::Recover(window) => self.recover(window),
